@@ -1,0 +1,316 @@
+"""The command line: demo, ingest, sql, status, doctor, dev, key.
+
+Reads arguments and prints; the work is done by the packages below. Exit status: 0 done, 1 something is wrong with
+the data or the installation, 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imaging_pipeline import __version__
+from imaging_pipeline.errors import ConfigurationError, ImagingError, TransientError
+from imaging_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from imaging_pipeline.catalog.bronze import BatchCounts
+    from imaging_pipeline.catalog.ledger import Batch
+    from imaging_pipeline.defs.overview import Overview
+    from imaging_pipeline.defs.runner import Runner
+    from imaging_pipeline.defs.workspace import Progress, Workspace
+
+OK, FAILED, MISUSED = 0, 1, 2
+
+_BAR = "{desc} {bar:30} {n_fmt}/{total_fmt} [{elapsed}]"
+
+NEXT_COMMANDS = """Next:
+  imaging-pipeline sql "SELECT modality, count(DISTINCT study_key) AS studies FROM deid.dicom_series GROUP BY ALL"
+  imaging-pipeline sql --lake identified "SELECT storage_uri, stage, issue_code, message FROM bronze.ingest_issue
+    JOIN bronze.object_catalog USING (object_key) WHERE severity = 'ERROR'"
+  make dev        # the Dagster UI, on what was just made; drop a DICOM file into the landing folder and watch"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors made on purpose become one line and an exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options, Settings.from_environment())
+    except ConfigurationError as error:
+        print(f"imaging-pipeline: {error}", file=sys.stderr)
+        return MISUSED
+    except TransientError as error:
+        print(f"imaging-pipeline: {error} (trying again may help)", file=sys.stderr)
+        return FAILED
+    except ImagingError as error:
+        print(f"imaging-pipeline: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("imaging-pipeline: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="imaging-pipeline", description="Medical images as data assets.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="make sample data and run everything on it, up to predictions")
+    demo.add_argument("--patients", type=int, default=None, help="phantom patients to make")
+    demo.set_defaults(run=_demo)
+
+    ingest = commands.add_parser("ingest", help="take in a folder, zip archive or file, up to tensors")
+    ingest.add_argument("path", type=Path)
+    ingest.add_argument("--source", default=None, help="patient domain of its objects (default: the configured one)")
+    ingest.set_defaults(run=_ingest)
+
+    learn = commands.add_parser("learn", help="train the model on all labelled images and predict with the champion")
+    learn.set_defaults(run=_learn)
+
+    sql = commands.add_parser("sql", help="run one SELECT on the lakes, read-only")
+    sql.add_argument("query")
+    sql.add_argument(
+        "--lake", choices=("research", "identified", "both"), default="research", help="default: research"
+    )
+    sql.add_argument("--reidentify", action="store_true", help="attach vault.uid_map; needs the master key")
+    sql.add_argument("--csv", action="store_true", help="print CSV instead of a table")
+    sql.set_defaults(run=_sql)
+
+    commands.add_parser("status", help="what is in each zone, and what waits").set_defaults(run=_status)
+    commands.add_parser("doctor", help="check this installation").set_defaults(run=_doctor)
+
+    dev = commands.add_parser("dev", help="open the Dagster UI and daemon on this instance")
+    dev.add_argument("--port", type=int, default=3000)
+    dev.set_defaults(run=_dev)
+
+    key = commands.add_parser("key", help="the master key")
+    key.add_argument("action", choices=("create",))
+    key.set_defaults(run=_key)
+    return parser
+
+
+def _demo(options: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.samples.landing import write_sample_landing  # noqa: PLC0415
+
+    if settings.create_key_file():
+        _say(f"made a master key, readable by you alone: {settings.key_file}")
+    with _progress() as progress:
+        _say(f"sample input: phantoms, the DICOM files of pydicom, a zip of studies → {settings.landing}")
+        extra = {} if options.patients is None else {"patients": options.patients}
+        advance = progress("write samples")
+        made = write_sample_landing(settings.landing, progress=_as_steps(advance), **extra)
+    images = f"{made.images} phantom images of {made.patients} patients ({made.archived_images} of them in a zip)"
+    _say(f"{images} and {made.pydicom_files} files of pydicom; {made.written_files} files written now")
+    with _session(settings) as (runner, workspace):
+        landing = workspace.landing()
+        source = type(landing)(landing.root, landing.name)  # the samples are whole: no minimum age
+        is_closed = _run_batches(runner, runner.due_batches(source))
+        is_learned = _run_learning(runner, workspace)
+        _print_overview(workspace)
+    print(NEXT_COMMANDS)
+    return OK if is_closed and is_learned else FAILED
+
+
+def _ingest(options: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.objects.folder import Folder  # noqa: PLC0415
+
+    path = options.path.expanduser().resolve()
+    if not path.exists():
+        raise ConfigurationError(f"there is nothing at {options.path}")
+    settings.master_key()  # refused before anything is read, not in the middle
+    with _session(settings) as (runner, _):
+        batches = runner.due_batches(Folder(path, options.source or settings.source_name))
+        return OK if _run_batches(runner, batches) else FAILED
+
+
+def _learn(_: argparse.Namespace, settings: Settings) -> int:
+    with _session(settings) as (runner, workspace):
+        return OK if _run_learning(runner, workspace) else FAILED
+
+
+def _sql(options: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.lake.console import run_query  # noqa: PLC0415
+
+    lakes = {"research": [settings.research], "identified": [settings.identified]}
+    locations = lakes.get(options.lake, [settings.research, settings.identified])
+    crosswalk = _crosswalk(settings) if options.reidentify else None
+    frame = run_query(options.query, locations, crosswalk=crosswalk).to_pandas()
+    if options.csv:
+        print(frame.to_csv(index=False), end="")
+    else:
+        print(frame.to_string(index=False, max_colwidth=100) if len(frame) else "no rows")
+    return OK
+
+
+def _crosswalk(settings: Settings) -> Iterable[tuple[str, str]]:
+    from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
+
+    return list(Workspace(settings).vault().originals("UID"))
+
+
+def _status(_: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
+
+    workspace = Workspace(settings)
+    with workspace.ledger() as ledger:
+        batches, waiting = ledger.batches(), ledger.waiting()
+    print(f"home      {settings.home}\nlanding   {settings.landing}")
+    print(f"ledger    {len(batches)} batches, {waiting} objects wait for one")
+    with _session(settings) as (runner, _workspace):
+        unfinished = runner.unfinished(batches)
+    for batch in unfinished:
+        print(f"          {batch.batch_id} is not finished: repaired tonight, or now by 'imaging-pipeline ingest'")
+    champion = workspace.tracker().champion()
+    print(f"champion  {champion.uri if champion else 'none yet'}")
+    _print_overview(workspace)
+    return OK
+
+
+def _doctor(_: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.doctor import examine  # noqa: PLC0415
+
+    findings = []
+    for finding in examine(settings):
+        findings.append(finding)
+        verdict = "OK  " if finding.is_ok else "FAIL"
+        print(f"{verdict}  {finding.subject}: {finding.detail}" + (f" → {finding.advice}" if finding.advice else ""))
+    wrong = sum(not finding.is_ok for finding in findings)
+    print("all is well" if not wrong else f"{wrong} of {len(findings)} need attention; what to do stands behind →")
+    return FAILED if wrong else OK
+
+
+def _dev(options: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.defs.runner import prepare_dagster_home  # noqa: PLC0415
+
+    settings.create_key_file()
+    settings.landing.mkdir(parents=True, exist_ok=True)
+    home = prepare_dagster_home(settings)
+    _say(f"the UI will be at http://127.0.0.1:{options.port}; the landing folder is {settings.landing}")
+    environment = os.environ | {"DAGSTER_HOME": str(home), "IMAGING_PIPELINE_HOME": str(settings.home)}
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "imaging_pipeline.definitions", "-h", "127.0.0.1"]
+    command += ["-p", str(options.port)]
+    os.execve(sys.executable, command, environment)  # noqa: S606 - a fixed command; signals then reach Dagster itself
+
+
+def _key(_: argparse.Namespace, settings: Settings) -> int:
+    if settings.create_key_file():
+        print(f"made {settings.key_file}, readable by you alone; back it up: without it no pseudonym can be traced")
+        return OK
+    print("there is a key already; it was left as it is")
+    return OK
+
+
+def _run_batches(runner: Runner, batches: list[Batch]) -> bool:
+    """Run batches and print the closing count; whether every count closes and every batch went through."""
+    if not batches:
+        print("nothing new: every object of the source was taken in before, nothing is parsed again")
+    held = []
+    for batch in batches:
+        _say(f"batch {batch.batch_id}: {batch.objects} objects, {batch.bytes / 1e6:.1f} MB")
+        run = runner.run_batch(batch)
+        if not run.succeeded:
+            held.append(batch)
+            checks = ", ".join(runner.failed_checks(batch)) or "an error"
+            print(f"batch {batch.batch_id} is held by {checks}; see run {run.run_id} in the Dagster UI (make dev)")
+    counts: BatchCounts = runner.counts(batches)
+    print(counts)
+    return counts.is_closed and not held
+
+
+def _run_learning(runner: Runner, workspace: Workspace) -> bool:
+    """Train, predict what the champion has not seen, print the model's figures."""
+    _say("model: labels, dataset version, training (minutes on a laptop)")
+    if not runner.train().success:
+        print("training failed; see the run of job train_model in the Dagster UI (make dev)")
+        return False
+    with workspace.ledger() as ledger:
+        due = runner.unpredicted(ledger.batches())
+    runs = [runner.predict(batch) for batch in due]
+    _print_champion(workspace)
+    return all(run.succeeded for run in runs)
+
+
+def _print_champion(workspace: Workspace) -> None:
+    tracker = workspace.tracker()
+    champion = tracker.champion()
+    if champion is None:
+        return
+    metrics = tracker.metrics(champion)
+    low, high = metrics.get("test_auroc_ci_low", float("nan")), metrics.get("test_auroc_ci_high", float("nan"))
+    print(
+        f"champion {champion.uri}: test AUROC {metrics['test_auroc']:.3f} "
+        f"(95 % CI {low:.3f} to {high:.3f}, bootstrap by patient)"
+    )
+
+
+def _print_overview(workspace: Workspace) -> None:
+    from imaging_pipeline.defs.overview import overview  # noqa: PLC0415
+
+    seen: Overview = overview(workspace)
+    print("\nzone    what                 rows")
+    for zone, thing, count in seen.zones:
+        print(f"{zone:7} {thing:19} {count:>6,}")
+    print("\nobjects with issues, and why")
+    for issue in seen.issues:
+        print(f"  {issue.objects:>5}  {issue.severity:7} {issue.stage:5} {issue.code}: {issue.example}")
+    print()
+
+
+@contextmanager
+def _session(settings: Settings) -> Iterator[tuple[Runner, Workspace]]:
+    """A runner on the instance the UI shows, with progress bars."""
+    from imaging_pipeline.definitions import build_defs  # noqa: PLC0415 - Dagster takes a second to load
+    from imaging_pipeline.defs.runner import Runner, open_instance  # noqa: PLC0415
+    from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
+
+    with _progress() as progress, open_instance(settings) as instance:
+        workspace = Workspace(settings, progress)
+        yield Runner(build_defs(workspace), workspace, instance), workspace
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Progress]]:
+    """Progress bars on standard error, one for each stage of each batch."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    with ExitStack() as bars:
+
+        def start(stage: str) -> Progress:
+            bar = tqdm(desc=f"  {stage:13}", total=0, file=sys.stderr, mininterval=0.5, bar_format=_BAR)
+            bars.callback(bar.close)
+
+            def advance(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done)
+                if bar.n >= total:
+                    bar.close()
+
+            return advance
+
+        yield start
+
+
+def _as_steps(advance: Progress) -> Callable[[int, int], None]:
+    """A callback that is told how many are done in all, on one that is told the steps."""
+    before = 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal before
+        advance(done - before, total)
+        before = done
+
+    return report
+
+
+def _say(text: str) -> None:
+    print(f"• {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

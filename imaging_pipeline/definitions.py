@@ -1,0 +1,31 @@
+"""The code location: everything Dagster shows and runs."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from imaging_pipeline.defs import intake, jobs
+from imaging_pipeline.defs.assets import bronze, deid, model, silver, tensors
+from imaging_pipeline.defs.checks import zones
+from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.settings import Settings
+
+
+def build_defs(workspace: Workspace | None = None) -> dg.Definitions:
+    """All definitions, on a workspace or on the one the environment describes."""
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([bronze, silver, deid, tensors, model]),
+        asset_checks=dg.load_asset_checks_from_modules([zones]),
+        jobs=[jobs.ingest_batch, jobs.train_model, jobs.predict_batch, intake.load_folder],
+        schedules=[intake.repair_batches],
+        sensors=[
+            intake.landing_sensor,
+            dg.AutomationConditionSensorDefinition(
+                "automation", target=dg.AssetSelection.all(), default_status=dg.DefaultSensorStatus.RUNNING
+            ),
+        ],
+        resources={"workspace": workspace or Workspace(Settings.from_environment())},
+    )
+
+
+defs = build_defs()

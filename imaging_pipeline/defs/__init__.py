@@ -1,0 +1,1 @@
+"""Dagster: the only package that imports it. Assets resolve a partition, call one domain function, report."""

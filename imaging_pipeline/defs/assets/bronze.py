@@ -1,0 +1,48 @@
+"""Bronze assets: the catalog of a batch's objects, their headers and issues."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from imaging_pipeline.catalog.bronze import load_bronze
+from imaging_pipeline.catalog.inspection import PARSER_VERSION
+from imaging_pipeline.defs import reporting
+from imaging_pipeline.defs.partitions import arrival_batches
+from imaging_pipeline.defs.workspace import Workspace
+
+CODE_VERSION = f"bronze-{PARSER_VERSION}"
+
+TABLES = ("object_catalog", "dicom_header", "ingest_issue", "ingest_run")
+
+
+@dg.multi_asset(
+    name="bronze",
+    specs=[reporting.table_spec("bronze", t, code_version=CODE_VERSION, kinds=("dicom", "duckdb")) for t in TABLES],
+    partitions_def=arrival_batches,
+)
+def bronze(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> Iterator[dg.MaterializeResult]:
+    """Read every object of the batch once: identity, digest, header, and what is wrong with it."""
+    batch_id = context.partition_key
+    with workspace.ledger() as ledger:
+        manifest = ledger.manifest(batch_id)
+    with workspace.identified() as lake:
+        counts = load_bronze(
+            lake,
+            batch_id,
+            manifest,
+            run_id=context.run_id,
+            workers=workspace.settings.workers,
+            progress=workspace.progress_of("read objects"),
+        )
+        issues = lake.rows(
+            """SELECT severity, issue_code, count(DISTINCT object_key) FROM bronze.ingest_issue
+            WHERE arrival_batch = ? GROUP BY ALL ORDER BY severity, count(*) DESC""",
+            [batch_id],
+        )
+        for table in TABLES:
+            shown: dict[str, object] = {"counts": str(counts), "bytes": counts.bytes} if table == TABLES[0] else {}
+            if table == "ingest_issue":
+                shown["issues"] = reporting.markdown_table(("severity", "issue", "objects"), issues)
+            yield reporting.table_result(lake, "bronze", table, batch_id=batch_id, metadata=shown)

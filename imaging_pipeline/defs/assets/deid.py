@@ -1,0 +1,58 @@
+"""De-identified assets: the released files and the silver tables made from them."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from imaging_pipeline.defs import reporting
+from imaging_pipeline.defs.partitions import arrival_batches
+from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
+from imaging_pipeline.deid.release import Releaser, release_batch
+from imaging_pipeline.metadata.silver import ENTITY_TABLES
+
+CODE_VERSION = f"deid-{ENGINE_VERSION}"
+
+TABLES = (*ENTITY_TABLES, "deid_verification")
+
+
+def _deps(table: str) -> list[dg.AssetKey]:
+    twin = "dicom_instance" if table == "deid_verification" else table
+    return [reporting.asset_key("silver", twin)]
+
+
+@dg.multi_asset(
+    name="deid",
+    specs=[reporting.table_spec("deid", t, code_version=CODE_VERSION, deps=_deps(t)) for t in TABLES],
+    partitions_def=arrival_batches,
+)
+def deid(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult]:
+    """Release the batch's instances as de-identified files and rows, or hold them with a reason."""
+    batch_id = context.partition_key
+    profile = workspace.profile()
+    releaser = Releaser(profile, workspace.keys(), workspace.settings.deid_files, batch_id)
+    with workspace.identified() as identified, workspace.research() as research:
+        counts = release_batch(
+            identified,
+            research,
+            workspace.vault(),
+            releaser,
+            workers=workspace.settings.workers,
+            progress=workspace.progress_of("de-identify"),
+        )
+        held = identified.rows(
+            """SELECT issue_code, count(*) FROM bronze.ingest_issue
+            WHERE arrival_batch = ? AND stage = 'DEID' GROUP BY ALL ORDER BY 2 DESC""",
+            [batch_id],
+        )
+        for table in TABLES:
+            shown: dict[str, object] = {}
+            if table == "deid_verification":
+                shown = {
+                    "instances": counts.instances,
+                    "released": counts.released,
+                    "held": reporting.markdown_table(("reason", "instances"), held),
+                    "profile": f"{profile.profile_id} {profile.version}",
+                    "profile_digest": profile.digest,
+                }
+            yield reporting.table_result(research, "deid", table, batch_id=batch_id, metadata=shown)

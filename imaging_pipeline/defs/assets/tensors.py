@@ -1,0 +1,113 @@
+"""Tensor assets: the shard of a batch, and the frozen dataset over all batches."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from imaging_pipeline.defs import reporting
+from imaging_pipeline.defs.automation import nightly_if_new, when_labels_changed
+from imaging_pipeline.defs.partitions import arrival_batches
+from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.pneumonia.label_import import TASK, import_labels
+from imaging_pipeline.tensors.batch import load_tensors
+from imaging_pipeline.tensors.recipe import CODE_VERSION as RECIPE_VERSION
+from imaging_pipeline.tensors.splits import SplitFractions
+from imaging_pipeline.tensors.versions import freeze_dataset
+
+CODE_VERSION = f"tensors-{RECIPE_VERSION}"
+
+SPLIT_FRACTIONS = SplitFractions(train=0.7, val=0.1, test=0.2)
+
+
+@dg.multi_asset(
+    name="image_tensor",
+    specs=[
+        reporting.table_spec(
+            "gold",
+            "image_tensor",
+            code_version=CODE_VERSION,
+            deps=[reporting.asset_key("deid", "dicom_instance"), reporting.asset_key("deid", "dicom_file_location")],
+            kinds=("arrow", "duckdb"),
+        )
+    ],
+    partitions_def=arrival_batches,
+)
+def image_tensor(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> Iterator[dg.MaterializeResult]:
+    """Decode the batch's de-identified chest X-rays into one Arrow shard of tensors."""
+    batch_id, recipe = context.partition_key, workspace.recipe()
+    with workspace.research() as lake:
+        counts = load_tensors(
+            lake,
+            batch_id,
+            recipe,
+            workspace.settings.tensor_files,
+            workers=workspace.settings.workers,
+            progress=workspace.progress_of("make tensors"),
+        )
+        shown: dict[str, object] = {
+            "selected": counts.selected,
+            "built": counts.built,
+            "failed": counts.failed,
+            "shard_bytes": counts.shard_bytes,
+            "recipe": f"{recipe.name} {recipe.digest[:12]}",
+            reporting.CHAIN_VERSION: workspace.chain_version(),
+        }
+        yield reporting.table_result(lake, "gold", "image_tensor", batch_id=batch_id, metadata=shown)
+
+
+@dg.multi_asset(
+    name="label",
+    specs=[
+        reporting.table_spec(
+            "gold",
+            "label",
+            code_version="label-1",
+            deps=[reporting.asset_key("bronze", "object_catalog"), reporting.asset_key("deid", "dicom_instance")],
+            is_partitioned=False,
+            automation_condition=nightly_if_new,
+        )
+    ],
+)
+def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult]:
+    """Join the label files of all batches to released images, under research keys."""
+    with workspace.identified() as identified, workspace.research() as research:
+        counts = import_labels(identified, research, workspace.keys())
+        shown: dict[str, object] = {
+            "files": counts.files,
+            "unreadable_files": counts.unreadable,
+            "labelled_images": counts.labels,
+            "matched_images": counts.matched,
+            "positive_images": counts.positive,
+        }
+        yield reporting.table_result(research, "gold", "label", metadata=shown)
+
+
+@dg.multi_asset(
+    name="dataset",
+    specs=[
+        reporting.table_spec(
+            "gold",
+            table,
+            code_version="dataset-1",
+            deps=[reporting.asset_key("gold", "image_tensor"), reporting.asset_key("gold", "label")],
+            is_partitioned=False,
+            automation_condition=when_labels_changed,
+        )
+        for table in ("dataset_version", "dataset_member")
+    ],
+)
+def dataset(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult]:
+    """Freeze the labelled tensors as a dataset version, split by patient."""
+    with workspace.research() as lake:
+        frozen = freeze_dataset(lake, workspace.recipe(), task=TASK, fractions=SPLIT_FRACTIONS)
+        shown: dict[str, object] = {
+            "version": frozen.version,
+            "manifest_sha256": frozen.manifest_sha256,
+            "snapshot_read": frozen.snapshot_id,
+            "is_new": frozen.is_new,
+            "sides": reporting.markdown_table(("side", "patients", "images", "pneumonia"), frozen.counts()),
+        }
+        for table in ("dataset_version", "dataset_member"):
+            yield reporting.table_result(lake, "gold", table, metadata=shown)

@@ -1,0 +1,1 @@
+"""The checks between zones, one module per zone."""

@@ -1,0 +1,123 @@
+"""Blocking checks between the zones. Partitioned: a batch that fails one is held, the others go on."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from imaging_pipeline.catalog.bronze import batch_counts
+from imaging_pipeline.defs.partitions import arrival_batches
+from imaging_pipeline.defs.reporting import asset_key
+from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.leakage import count_leaks
+from imaging_pipeline.deid.release import release_counts
+from imaging_pipeline.metadata.quality import count_placed, count_violations
+from imaging_pipeline.tensors.splits import Split, count_patients_on_two_sides
+
+
+def _result(passed: bool, **metadata: object) -> dg.AssetCheckResult:  # noqa: FBT001 - reads as a sentence
+    return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.ERROR, metadata=metadata)
+
+
+@dg.asset_check(
+    asset=asset_key("bronze", "object_catalog"),
+    blocking=True,
+    partitions_def=arrival_batches,
+    description="Nothing was dropped: seen = parsed + failed + skipped.",
+)
+def counts_close(
+    context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.AssetCheckResult:
+    """The catalog's rows against the manifest."""
+    with workspace.ledger() as ledger:
+        expected = len(ledger.manifest(context.partition_key))
+    with workspace.identified(read_only=True) as lake:
+        counts = batch_counts(lake, context.partition_key)
+    return _result(counts.is_closed and counts.seen == expected, counts=str(counts), manifest=expected)
+
+
+@dg.asset_check(
+    asset=asset_key("silver", "dicom_instance"),
+    blocking=True,
+    partitions_def=arrival_batches,
+    description="Every parsed object is an instance or has an issue; keys are unique and every child has its parent.",
+)
+def silver_is_consistent(
+    context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.AssetCheckResult:
+    """Counts of the batch, then the rules over all of silver."""
+    with workspace.identified(read_only=True) as lake:
+        parsed, placed, refused = count_placed(lake, context.partition_key)
+        violations = {rule: rows for rule, rows in count_violations(lake, "silver").items() if rows}
+    passed = parsed == placed + refused and not violations
+    return _result(passed, parsed=parsed, placed=placed, refused=refused, violations=violations)
+
+
+@dg.asset_check(
+    asset=asset_key("deid", "dicom_instance"),
+    blocking=True,
+    partitions_def=arrival_batches,
+    description="Every instance was released with its proof or held with an issue.",
+)
+def release_is_complete(
+    context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.AssetCheckResult:
+    """Instances of the batch on both sides."""
+    with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
+        counts = release_counts(identified, research, context.partition_key)
+        violations = {rule: rows for rule, rows in count_violations(research, "deid").items() if rows}
+    return _result(
+        counts.is_closed and not violations,
+        instances=counts.instances,
+        released=counts.released,
+        held=counts.held,
+        violations=violations,
+    )
+
+
+@dg.asset_check(
+    asset=asset_key("deid", "dicom_patient"),
+    blocking=True,
+    partitions_def=arrival_batches,
+    description="No identifier of the batch's patients stands in any research table.",
+)
+def no_identifier_on_research_side(
+    context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.AssetCheckResult:
+    """The engine screens every file before it is written; this looks at the tables from the other side."""
+    with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
+        leaks: Mapping[str, int] = count_leaks(identified, research, context.partition_key)
+    return _result(not leaks, cells_by_column=dict(leaks))
+
+
+@dg.asset_check(
+    asset=asset_key("gold", "image_tensor"),
+    blocking=True,
+    partitions_def=arrival_batches,
+    description="Every tensor of the batch is of a released instance, made from the released bytes.",
+)
+def tensors_are_deidentified(
+    context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.AssetCheckResult:
+    """Joins each tensor to the proof of its file."""
+    with workspace.research(read_only=True) as lake:
+        ((tensors, proved),) = lake.rows(
+            """SELECT count(*), count(*) FILTER (is_deidentified AND content_sha256 = source_content_sha256)
+            FROM gold.image_tensor LEFT JOIN deid.deid_verification USING (instance_key)
+            WHERE image_tensor.arrival_batch = ?""",
+            [context.partition_key],
+        )
+    return _result(tensors == proved, tensors=tensors, proved=proved)
+
+
+@dg.asset_check(
+    asset=asset_key("gold", "dataset_member"),
+    blocking=True,
+    description="No patient is on two sides of a split, in any dataset version.",
+)
+def no_patient_on_two_sides(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
+    """A patient on both sides would let the model be tested on what it learned."""
+    with workspace.research(read_only=True) as lake:
+        rows = lake.rows("SELECT dataset_id, dataset_version, patient_pseudonym, split FROM gold.dataset_member")
+    assignments = [(f"{dataset}/{version}/{patient}", Split(str(split))) for dataset, version, patient, split in rows]
+    offenders = count_patients_on_two_sides(assignments)
+    return _result(offenders == 0, members=len(rows), patients_on_two_sides=offenders)

@@ -1,0 +1,42 @@
+"""The jobs: a batch from objects to tensors, the model, and predictions."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from imaging_pipeline.defs.partitions import arrival_batches
+from imaging_pipeline.defs.reporting import asset_key
+
+BATCH_ASSETS = dg.AssetSelection.groups("bronze", "silver", "deid") | dg.AssetSelection.assets(
+    asset_key("gold", "image_tensor")
+)
+
+MODEL_ASSETS = dg.AssetSelection.assets(
+    asset_key("gold", "label"),
+    asset_key("gold", "dataset_version"),
+    asset_key("gold", "dataset_member"),
+    asset_key("gold", "pneumonia_model"),
+)
+
+ingest_batch = dg.define_asset_job(
+    "ingest_batch",
+    selection=BATCH_ASSETS,
+    partitions_def=arrival_batches,
+    executor_def=dg.in_process_executor,
+    description="One batch of objects: bronze, silver, de-identified files and tables, tensors; checks in between.",
+)
+
+train_model = dg.define_asset_job(
+    "train_model",
+    selection=MODEL_ASSETS,
+    executor_def=dg.in_process_executor,
+    description="Labels, dataset version, and a pneumonia model trained on it.",
+)
+
+predict_batch = dg.define_asset_job(
+    "predict_batch",
+    selection=dg.AssetSelection.assets(asset_key("gold", "model_prediction")),
+    partitions_def=arrival_batches,
+    executor_def=dg.in_process_executor,
+    description="Predictions of the champion for one batch.",
+)

@@ -1,0 +1,134 @@
+"""Running the jobs from the command line, in this process, on the same instance the UI shows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import dagster as dg
+
+from imaging_pipeline.catalog.bronze import BatchCounts, batch_counts
+from imaging_pipeline.catalog.ledger import Batch
+from imaging_pipeline.defs import intake
+from imaging_pipeline.defs.partitions import arrival_batches
+from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.objects.folder import Folder
+from imaging_pipeline.settings import Settings
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""The command line says what it does itself; the events are all in the instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRun:
+    """A batch that was run, and whether its whole chain succeeded."""
+
+    batch: Batch
+    succeeded: bool
+    run_id: str
+
+
+class Runner:
+    """Runs jobs of the code location in this process."""
+
+    def __init__(self, definitions: dg.Definitions, workspace: Workspace, instance: dg.DagsterInstance) -> None:
+        self._definitions = definitions
+        self._workspace = workspace
+        self._instance = instance
+
+    def due_batches(self, source: Folder) -> list[Batch]:
+        """Batches cut from what is new in a source, behind those of earlier loads that were never finished."""
+        workspace = self._workspace
+        with workspace.ledger() as ledger:
+            intake.take_in(ledger, source, workspace.settings, is_announced=True)
+            return self.unfinished(ledger.batches())
+
+    def unfinished(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Those that never went through, or by another version of code, profile or recipe."""
+        version = self._workspace.chain_version()
+        return [batch for batch in batches if intake.needs_run(self._instance, batch.batch_id, version)]
+
+    def run_batch(self, batch: Batch) -> BatchRun:
+        """One batch from objects to tensors."""
+        self._instance.add_dynamic_partitions(str(arrival_batches.name), [batch.batch_id])
+        result = self._run("ingest_batch", batch.batch_id)
+        return BatchRun(batch, result.success, result.run_id)
+
+    def train(self) -> dg.ExecuteInProcessResult:
+        """Labels, dataset and model."""
+        return self._run("train_model")
+
+    def unpredicted(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Batches with tensors and without predictions of the champion."""
+        champion = self._workspace.tracker().champion()
+        with self._workspace.research(read_only=True) as lake:
+            rows = lake.rows(
+                """SELECT DISTINCT tensor.arrival_batch FROM gold.image_tensor AS tensor
+                WHERE recipe_id = ? AND NOT EXISTS (
+                    SELECT 1 FROM gold.model_prediction AS prediction
+                    WHERE prediction.tensor_key = tensor.tensor_key AND model_version = ?)""",
+                [self._workspace.recipe().digest, champion.version if champion else ""],
+            )
+        due = {str(batch_id) for (batch_id,) in rows}
+        return [batch for batch in batches if batch.batch_id in due]
+
+    def predict(self, batch: Batch) -> BatchRun:
+        """Predictions for one batch."""
+        result = self._run("predict_batch", batch.batch_id)
+        return BatchRun(batch, result.success, result.run_id)
+
+    def counts(self, batches: Sequence[Batch]) -> BatchCounts:
+        """The closing count over some batches."""
+        with self._workspace.identified(read_only=True) as lake:
+            found = [batch_counts(lake, batch.batch_id) for batch in batches]
+        return BatchCounts(
+            seen=sum(batch.objects for batch in batches),
+            parsed=sum(counts.parsed for counts in found),
+            failed=sum(counts.failed for counts in found),
+            skipped=sum(counts.skipped for counts in found),
+            bytes=sum(counts.bytes for counts in found),
+        )
+
+    def failed_checks(self, batch: Batch) -> list[str]:
+        """Names of the checks that hold a batch."""
+        records = self._instance.get_records_for_run(
+            self._last_run_id(batch), of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        ).records
+        events = [record.event_log_entry.dagster_event for record in records]
+        evaluations = [event.asset_check_evaluation_data for event in events if event is not None]
+        return [evaluation.check_name for evaluation in evaluations if not evaluation.passed]
+
+    def _last_run_id(self, batch: Batch) -> str:
+        runs = self._instance.get_runs(dg.RunsFilter(tags={"dagster/partition": batch.batch_id}), limit=1)
+        return runs[0].run_id if runs else ""
+
+    def _run(self, job: str, partition_key: str | None = None) -> dg.ExecuteInProcessResult:
+        return self._definitions.resolve_job_def(job).execute_in_process(
+            instance=self._instance, partition_key=partition_key, run_config=_QUIET, raise_on_error=False
+        )
+
+
+@contextmanager
+def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance under the pipeline's home, made on first use."""
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(settings))) as instance:
+        yield instance
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Dagster's folder with its configuration file; one that is there already is left as it is."""
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    target = settings.dagster_home / "dagster.yaml"
+    if not target.exists():
+        shutil.copyfile(_instance_config(), target)
+    return settings.dagster_home
+
+
+def _instance_config() -> Path:
+    """The packaged configuration; in a checkout, the one at its top."""
+    packaged = Path(str(resources.files("imaging_pipeline"))) / "dagster.yaml"
+    return packaged if packaged.is_file() else packaged.parent.parent / "dagster.yaml"

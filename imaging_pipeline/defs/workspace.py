@@ -1,0 +1,123 @@
+"""The one resource: settings, and the lakes, vault and ledger they name.
+
+A plain object and no configurable resource, so that no connection string shows in the Dagster UI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster_duckdb import DuckDBResource
+
+from imaging_pipeline.catalog.inspection import PARSER_VERSION
+from imaging_pipeline.catalog.ledger import Ledger
+from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
+from imaging_pipeline.deid.profile import Profile, load_profile
+from imaging_pipeline.deid.pseudonyms import ProjectKeys
+from imaging_pipeline.deid.vault import Vault
+from imaging_pipeline.lake.store import Lake, attach
+from imaging_pipeline.metadata.silver import CODE_VERSION as PROJECTION_VERSION
+from imaging_pipeline.objects.folder import Folder
+from imaging_pipeline.objects.model import key_of
+from imaging_pipeline.pneumonia.config import TrainingConfig
+from imaging_pipeline.pneumonia.tracking import ModelTracker
+from imaging_pipeline.settings import LakeLocation, Settings
+from imaging_pipeline.tensors.recipe import Recipe, load_recipe
+
+Progress = Callable[[int, int], None]
+"""Takes the things done since the last call, and all there are."""
+
+MODEL_NAME = "pneumonia"
+"""Name of the MLflow experiment and of the registered model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """What assets, sensors and the command line work on.
+
+    Attributes:
+        settings: paths, limits and names.
+        progress: makes the progress callback of a named stage; None: no progress is shown.
+    """
+
+    settings: Settings
+    progress: Callable[[str], Progress] | None = None
+
+    def progress_of(self, stage: str) -> Progress | None:
+        """The callback of a stage, or None."""
+        return self.progress(stage) if self.progress else None
+
+    @contextmanager
+    def identified(self, *, read_only: bool = False) -> Iterator[Lake]:
+        """The identified lake."""
+        _make_private(self.settings.home / "identified")
+        with _open(self.settings.identified, read_only=read_only) as lake:
+            yield lake
+
+    @contextmanager
+    def research(self, *, read_only: bool = False) -> Iterator[Lake]:
+        """The research lake; opens nothing of the identified side."""
+        with _open(self.settings.research, read_only=read_only) as lake:
+            yield lake
+
+    def ledger(self) -> Ledger:
+        """The ledger of seen objects; a context manager."""
+        _make_private(self.settings.home / "identified")
+        return Ledger(self.settings.ledger_path)
+
+    def landing(self) -> Folder:
+        """The watched folder as a source."""
+        self.settings.landing.mkdir(parents=True, exist_ok=True)
+        return Folder(self.settings.landing, self.settings.source_name, self.settings.minimum_age_seconds)
+
+    def keys(self) -> ProjectKeys:
+        """The research project's keys, from the master key."""
+        return ProjectKeys.derive(self.settings.master_key(), self.settings.project)
+
+    def vault(self) -> Vault:
+        """The encrypted crosswalk."""
+        return Vault(self.settings.vault_path, self.keys())
+
+    def profile(self) -> Profile:
+        """The de-identification profile."""
+        return load_profile(self.settings.profile)
+
+    def recipe(self) -> Recipe:
+        """The tensor recipe."""
+        return load_recipe(self.settings.recipe)
+
+    def chain_version(self) -> str:
+        """Changes when a batch carried through the chain would give other rows, files or tensors."""
+        versions = (PARSER_VERSION, PROJECTION_VERSION, ENGINE_VERSION, self.profile().digest, self.recipe().digest)
+        return key_of(*versions)
+
+    def tracker(self) -> ModelTracker:
+        """The MLflow experiment and registered model."""
+        self.settings.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
+        return ModelTracker(
+            self.settings.mlflow_tracking_uri, self.settings.mlflow_artifacts, MODEL_NAME, MODEL_NAME
+        )
+
+    def training(self) -> TrainingConfig:
+        """How the network is trained."""
+        epochs = self.settings.epochs
+        return TrainingConfig(epochs=epochs) if epochs else TrainingConfig()
+
+
+def _make_private(folder: Path) -> None:
+    """A folder for its owner alone; one that exists keeps its mode, which ``doctor`` looks at."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+@contextmanager
+def _open(location: LakeLocation, *, read_only: bool) -> Iterator[Lake]:
+    # DuckDBResource.get_connection has no try/finally: an error in its body would leave the connection open.
+    with DuckDBResource(database=":memory:").get_connection() as connection:
+        try:
+            yield attach(connection, location, read_only=read_only)
+        finally:
+            connection.close()

@@ -1,0 +1,61 @@
+"""Values that are words of a standard: defined terms of CS attributes, and coded concepts.
+
+Owns the shipped vocabulary and the look-up of codes in pydicom's concept dictionary (PS3.16). Contains no policy: which
+schemes and attributes are released is the profile's.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from importlib import resources
+from typing import Final
+
+VOCABULARY_FILE: Final = "code_values.txt"
+"""Defined terms, below ``deid/data``."""
+
+_CODE_STRING: Final = re.compile(r"[A-Z0-9_ ]{1,16}")
+_SNOMED_RT: Final = frozenset({"SRT", "SNM3", "99SDM"})
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> frozenset[str]:
+    """Every CS value that is a word of the standard rather than of a person."""
+    text = (resources.files("imaging_pipeline.deid") / "data" / VOCABULARY_FILE).read_text("ascii")
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    return frozenset(term.strip() for line in lines for term in line.split(",") if term.strip())
+
+
+def defined_term(value: str) -> str | None:
+    """``value`` as the standard writes it (upper case, no padding), or None when it is not in the vocabulary."""
+    term = value.strip(" \0").upper()
+    return term if _CODE_STRING.fullmatch(term) and term in vocabulary() else None
+
+
+def meaning(scheme: str, code: str) -> str | None:
+    """The meaning of a coded concept from the dictionary, or None when scheme or code is not known.
+
+    SNOMED-RT codes (``SRT``) are found through their SNOMED CT successors.
+    """
+    if scheme in _SNOMED_RT:
+        successor = _snomed_successors().get(code)
+        return _meanings("SCT").get(successor) if successor else None
+    return _meanings(scheme).get(code)
+
+
+@lru_cache(maxsize=32)
+def _meanings(scheme: str) -> dict[str, str]:
+    from pydicom.sr.codedict import codes  # noqa: PLC0415  # 2 s: only objects with coded items pay for it
+
+    if scheme not in codes.schemes():
+        return {}
+    collection = getattr(codes, scheme)
+    found = (getattr(collection, keyword) for keyword in collection.dir())
+    return {code.value: code.meaning for code in found if code.meaning.isascii() and len(code.meaning) <= 64}
+
+
+@lru_cache(maxsize=1)
+def _snomed_successors() -> dict[str, str]:
+    from pydicom.sr._snomed_dict import mapping  # noqa: PLC0415  # no public name in pydicom 3.0 gives the table
+
+    return dict(mapping["SRT"])

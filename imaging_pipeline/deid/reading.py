@@ -1,0 +1,156 @@
+"""Reading of hostile objects: bytes to data set, and every element of it, without a word about its values.
+
+Owns the guarded use of pydicom's reader. Contains no policy. pydicom describes odd values in warnings, log lines and
+exceptions; none of them leaves this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from imaging_pipeline.errors import PoisonInput, Reason
+
+MAX_DEPTH: Final = 24
+"""Sequences nested deeper are refused: real objects stay below 10."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop pydicom's log lines of this thread, and warnings, while inside: they may quote values.
+
+    The log filter is per thread; Python's warning filters are per process, so another thread may lose a warning
+    meanwhile.
+    """
+    logger, thread = logging.getLogger("pydicom"), threading.get_ident()
+
+    def is_from_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(is_from_elsewhere)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeFilter(is_from_elsewhere)
+
+
+def read(content: bytes) -> FileDataset:
+    """Parse a whole object; call it inside `quiet`.
+
+    Raises:
+        PoisonInput: NOT_DEIDENTIFIABLE when pydicom cannot make a data set of it.
+    """
+    try:
+        return dcmread(BytesIO(content))
+    except InvalidDicomError:
+        pass  # no preamble: a bare data set, or no DICOM at all
+    except Exception:  # noqa: BLE001  # pydicom raises anything on hostile bytes, with values in the text
+        raise _unreadable() from None
+    try:
+        ds = dcmread(BytesIO(content), force=True)
+    except Exception:  # noqa: BLE001  # as above
+        raise _unreadable() from None
+    if "SOPClassUID" not in ds:
+        raise _unreadable()
+    return ds
+
+
+def transfer_syntax(ds: FileDataset) -> str:
+    """The transfer syntax the object is in, from its file meta or from how it was read.
+
+    Raises:
+        PoisonInput: NOT_DEIDENTIFIABLE for a transfer syntax the standard does not register.
+    """
+    try:
+        stated = file_meta(ds).get("TransferSyntaxUID")
+        known = bool(stated) and not stated.is_private and stated.is_transfer_syntax
+    except Exception:  # noqa: BLE001  # the value may be anything
+        raise PoisonInput(Reason.NOT_DEIDENTIFIABLE, "the transfer syntax cannot be read") from None
+    is_implicit, is_little = ds.original_encoding
+    if known and stated == DeflatedExplicitVRLittleEndian:
+        return str(stated)
+    actual = {(True, True): ImplicitVRLittleEndian, (False, True): ExplicitVRLittleEndian}
+    plain = actual.get((bool(is_implicit), bool(is_little)), ExplicitVRBigEndian)
+    if not stated:
+        return str(plain)
+    if not known:
+        raise PoisonInput(Reason.NOT_DEIDENTIFIABLE, "the transfer syntax is not one of the standard")
+    return str(stated) if stated.is_encapsulated else str(plain)
+
+
+def file_meta(ds: FileDataset) -> Dataset:
+    """The file meta group of ``ds``, empty when it has none."""
+    meta = getattr(ds, "file_meta", None)
+    return meta if meta is not None else FileMetaDataset()
+
+
+def element(ds: Dataset, tag: BaseTag) -> DataElement | None:
+    """The decoded element, or None when its bytes are not a value of its VR."""
+    try:
+        decoded = ds[tag]
+        if decoded.VR == "PN":
+            str(decoded.value)  # names are decoded when first read
+    except Exception:  # noqa: BLE001  # pydicom raises anything on hostile bytes, with values in the text
+        return None
+    return decoded
+
+
+def raw_bytes(ds: Dataset, tag: BaseTag) -> bytes:
+    """The undecoded value of ``tag``; empty once it has been decoded."""
+    raw = ds.get_item(tag)
+    return raw.value if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) else b""
+
+
+def values(decoded: DataElement | None) -> list[str]:
+    """The values of an element as texts without padding; an empty, binary or undecodable element has none."""
+    if decoded is None or decoded.is_empty or decoded.VR == "SQ" or isinstance(decoded.value, bytes):
+        return []
+    parts = decoded.value if decoded.VM > 1 else [decoded.value]
+    return [str(part).strip(" \0\t\r\n") for part in parts]
+
+
+def elements(
+    ds: Dataset, path: str = "", depth: int = 0
+) -> Iterator[tuple[str, Dataset, BaseTag, bytes, DataElement | None]]:
+    """Every element at every depth, in order: path, data set it is in, tag, raw bytes, decoded element.
+
+    Raises:
+        PoisonInput: NOT_DEIDENTIFIABLE when sequences nest deeper than `MAX_DEPTH`.
+    """
+    if depth > MAX_DEPTH:
+        raise PoisonInput(Reason.NOT_DEIDENTIFIABLE, f"sequences nest deeper than {MAX_DEPTH}")
+    for tag in sorted(ds.keys()):
+        here, raw = f"{path}{tag:08X}", raw_bytes(ds, tag)
+        decoded = element(ds, tag)
+        yield here, ds, tag, raw, decoded
+        if decoded is not None and decoded.VR == "SQ":
+            for number, item in enumerate(decoded.value or ()):
+                yield from elements(item, f"{here}[{number}].", depth + 1)
+
+
+def count(ds: Dataset) -> int:
+    """How many elements ``ds`` holds at every depth."""
+    return sum(1 for _ in elements(ds))
+
+
+def _unreadable() -> PoisonInput:
+    return PoisonInput(Reason.NOT_DEIDENTIFIABLE, "the object cannot be parsed as a DICOM data set")

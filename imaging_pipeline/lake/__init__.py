@@ -1,0 +1,1 @@
+"""The lakes: two DuckLake catalogs, the registry of their tables, and the few ways of writing to them."""

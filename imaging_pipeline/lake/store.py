@@ -1,0 +1,212 @@
+"""One DuckLake, attached to a DuckDB connection: transactions, and the few ways of writing rows.
+
+Owns locking, snapshots and idempotent writes. Knows tables only through the registry and no DICOM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import filelock
+import pyarrow as pa
+from duckdb_extensions import import_extension
+
+from imaging_pipeline.errors import ConfigurationError, TransientError
+from imaging_pipeline.lake import registry
+from imaging_pipeline.settings import LakeLocation
+
+LOCK_TIMEOUT_SECONDS = 300.0
+"""A writer holds the lock for one transaction (seconds); waiting this long means another one hangs."""
+
+_STAGED = "staged_rows"
+
+
+class Lake:
+    """A DuckLake attached to a connection under its name.
+
+    SQLite admits one writing process, so with a SQLite catalog each transaction holds an inter-process file
+    lock; a Postgres catalog needs none.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, location: LakeLocation, *, read_only: bool) -> None:
+        self.connection = connection
+        self.name = location.name
+        self.read_only = read_only
+        self._lock_path = None if location.sqlite_path is None else location.sqlite_path.with_suffix(".lock")
+
+    def query(self, sql: str, parameters: list[object] | None = None) -> pa.Table:
+        """The result of a query; table names without a catalog are of this lake."""
+        self.connection.execute(f"USE {self.name}")
+        return self.connection.execute(sql, parameters or []).to_arrow_table()
+
+    def rows(self, sql: str, parameters: list[object] | None = None) -> list[tuple[object, ...]]:
+        """As :meth:`query`, as Python tuples."""
+        self.connection.execute(f"USE {self.name}")
+        return self.connection.execute(sql, parameters or []).fetchall()
+
+    def snapshot_id(self) -> int:
+        """The newest snapshot: what a reader sees now, and can name to see again."""
+        ((snapshot,),) = self.connection.execute(
+            f"SELECT max(snapshot_id) FROM ducklake_snapshots('{self.name}')"
+        ).fetchall()
+        return int(snapshot)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes inside become visible together, or none. Keep parsing and computing outside.
+
+        Raises:
+            TransientError: another writer held the lock too long.
+        """
+        with _locked(self._lock_path):
+            self.connection.execute(f"USE {self.name}")
+            self.connection.execute("BEGIN")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                self.connection.execute("ROLLBACK")
+                raise
+
+    def replace_batch(self, schema: str, name: str, rows: pa.Table, batch: str, *, where: str = "true") -> None:
+        """Put ``rows`` in the place of whatever the batch wrote before (of the rows that satisfy ``where``)."""
+        self.connection.execute(f"DELETE FROM {schema}.{name} WHERE arrival_batch = ? AND {where}", [batch])
+        self._insert(schema, name, rows, f"SELECT *, {_NOW} FROM {_STAGED}")
+
+    def replace_all(self, schema: str, name: str, rows: pa.Table, *, where: str, parameters: list[object]) -> None:
+        """Put ``rows`` in the place of those that satisfy ``where``."""
+        self.connection.execute(f"DELETE FROM {schema}.{name} WHERE {where}", parameters)
+        self._insert(schema, name, rows, f"SELECT *, {_NOW} FROM {_STAGED}")
+
+    def merge_batch(self, schema: str, name: str, rows: pa.Table, batch: str) -> None:
+        """Merge a batch's rows by key, keeping the greatest ``row_version`` of each key.
+
+        Order does not matter: batches merged in any order, or twice, leave the same rows. Rows of the batch
+        whose key it no longer has are removed.
+        """
+        key = ", ".join(registry.table(name).key)
+        self.connection.register(_STAGED, rows)
+        try:
+            self.connection.execute(
+                f"""CREATE OR REPLACE TEMP TABLE winners AS
+                SELECT * FROM {_STAGED} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY row_version DESC) = 1"""
+            )
+        finally:
+            self.connection.unregister(_STAGED)
+        target = f"{schema}.{name}"
+        self.connection.execute(f"DELETE FROM {target} WHERE arrival_batch = ?", [batch])
+        self.connection.execute(
+            f"""DELETE FROM {target} AS old USING temp.winners AS new
+            WHERE {_same_key(name)} AND old.row_version <= new.row_version"""
+        )
+        self.connection.execute(
+            f"""INSERT INTO {target} BY NAME SELECT *, {_NOW} FROM temp.winners AS new
+            WHERE NOT EXISTS (SELECT 1 FROM {target} AS old WHERE {_same_key(name)})"""
+        )
+        self.connection.execute("DROP TABLE temp.winners")
+
+    def _insert(self, schema: str, name: str, rows: pa.Table, select: str) -> None:
+        if not rows.num_rows:
+            return
+        self.connection.register(_STAGED, rows)
+        try:
+            self.connection.execute(f"INSERT INTO {schema}.{name} BY NAME {select}")
+        finally:
+            self.connection.unregister(_STAGED)
+
+
+_NOW = f"now()::TIMESTAMPTZ AT TIME ZONE 'UTC' AS {registry.LOADED_AT}"
+
+
+def attach(connection: duckdb.DuckDBPyConnection, location: LakeLocation, *, read_only: bool = False) -> Lake:
+    """Attach a lake, creating it and its tables when it is new.
+
+    Raises:
+        ConfigurationError: the lake cannot be opened, or is opened read-only before it exists.
+    """
+    extensions = ["ducklake", "sqlite_scanner" if location.sqlite_path else "postgres_scanner"]
+    for extension in extensions:
+        load_extension(connection, extension)
+    if location.sqlite_path is not None:
+        _prepare_folder(location, read_only=read_only)
+    lake = Lake(connection, location, read_only=read_only)
+    options = "READ_ONLY" if read_only else f"DATA_PATH '{location.data_path}'"
+    with _locked(None if read_only else lake._lock_path):
+        try:
+            connection.execute(f"ATTACH 'ducklake:{location.catalog}' AS {location.name} ({options})")
+        except duckdb.Error as error:
+            # The message may quote the catalog string, which may hold a password.
+            raise ConfigurationError(f"the {location.name} lake cannot be opened ({type(error).__name__})") from None
+    if not read_only:
+        _create_tables(lake)
+    return lake
+
+
+def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Load a DuckDB extension: installed already, else from its PyPI wheel, so that no network is needed.
+
+    Raises:
+        ConfigurationError: it is in neither place.
+    """
+    try:
+        connection.execute(f"LOAD {name}")
+    except duckdb.Error:
+        try:
+            import_extension(name, con=connection)
+            connection.execute(f"LOAD {name}")
+        except (duckdb.Error, ImportError, OSError):
+            wheel = f"duckdb-extension-{name.replace('_', '-')}"
+            raise ConfigurationError(
+                f"DuckDB extension {name!r} is missing: pip install {wheel}=={duckdb.__version__}"
+            ) from None
+
+
+def _prepare_folder(location: LakeLocation, *, read_only: bool) -> None:
+    path = location.sqlite_path
+    assert path is not None  # noqa: S101 - the caller asked
+    if read_only and not path.is_file():
+        raise ConfigurationError(f"there is no {location.name} lake yet: run 'imaging-pipeline demo' or 'ingest'")
+    if not read_only:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(location.data_path).mkdir(parents=True, exist_ok=True)
+
+
+def _create_tables(lake: Lake) -> None:
+    schemas = [schema for schema, owner in registry.SCHEMA_LAKES.items() if owner == lake.name]
+    existing = {
+        (schema, name)
+        for schema, name in lake.connection.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?", [lake.name]
+        ).fetchall()
+    }
+    missing = [(s, t) for s in schemas for t in registry.tables_of(s) if (s, t.name) not in existing]
+    if not missing:
+        return
+    with lake.transaction():
+        for schema in schemas:
+            lake.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        for schema, table in missing:
+            lake.connection.execute(table.ddl(schema))
+            comment = table.description.replace("'", "''")
+            lake.connection.execute(f"COMMENT ON TABLE {schema}.{table.name} IS '{comment}'")
+
+
+def _same_key(name: str) -> str:
+    return " AND ".join(f"old.{column} = new.{column}" for column in registry.table(name).key)
+
+
+@contextmanager
+def _locked(path: Path | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    try:
+        with filelock.FileLock(path, timeout=LOCK_TIMEOUT_SECONDS):
+            yield
+    except filelock.Timeout:
+        raise TransientError(
+            f"another process has been writing for {LOCK_TIMEOUT_SECONDS:.0f} s; is one hanging? (imaging-pipeline status)"
+        ) from None

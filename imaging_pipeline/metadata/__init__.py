@@ -1,0 +1,1 @@
+"""Silver: rows of the registry's tables, projected from stored headers."""

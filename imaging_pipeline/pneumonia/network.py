@@ -1,0 +1,169 @@
+"""Builds the classifier: a torchvision backbone with one grey input channel and one logit.
+
+Owns what turns pixels into a logit, resizing and scaling included, so that a stored model needs no other
+preprocessing. Contains no training and no thresholds. Imports torch at the top; import it lazily.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.pneumonia.config import Architecture, Device, TrainingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+SCORING_BATCH = 64
+"""Images scored at a time; one number everywhere, so that scores do not depend on who asks."""
+
+GREY_MEAN = 0.5
+GREY_DEVIATION = 0.25
+"""Input scaling: windowed radiographs fill 0-1, with about this mean and standard deviation."""
+
+RGB = 3
+
+_ENDS = {
+    Architecture.RESNET18: ("conv1", "fc"),
+    Architecture.DENSENET121: ("features.conv0", "classifier"),
+    Architecture.EFFICIENTNET_B0: ("features.0.0", "classifier.1"),
+    Architecture.CONVNEXT_TINY: ("features.0.0", "classifier.2"),
+}
+"""Names of the first convolution and of the last linear layer of each backbone."""
+
+
+class PneumoniaNetwork(nn.Module):
+    """Images (N, 1, H, W), float32 on 0-1, any H and W, to logits (N,), float32."""
+
+    def __init__(self, backbone: nn.Module, image_size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.image_size = image_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """One logit per image; above 0 means pneumonia is more likely than not."""
+        scaled = (resize(images, self.image_size) - GREY_MEAN) / GREY_DEVIATION
+        logits: Tensor = self.backbone(scaled)
+        return logits.squeeze(1)
+
+
+class ProbabilityNetwork(nn.Module):
+    """Images (N, 1, H, W), float32 on 0-1, to probabilities (N,): what is exported for serving."""
+
+    def __init__(self, network: PneumoniaNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """One probability per image."""
+        return torch.sigmoid(self.network(images))
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Images (N, 1, H, W) as (N, 1, size, size), bilinear with antialiasing; the aspect ratio is not kept.
+
+    An image that has the size already comes out unchanged; there is no shortcut for it because the exported
+    model must take any size.
+    """
+    return functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def score(network: nn.Module, images: Tensor) -> NDArray[np.float64]:
+    """Probabilities (N,) of images (N, 1, H, W), float32 on 0-1; leaves the network in evaluation mode."""
+    device = next(network.parameters()).device
+    network.eval()
+    scores = [np.empty(0)]
+    with torch.inference_mode():
+        for batch in torch.split(images, SCORING_BATCH) if len(images) else ():
+            logits = network(batch.to(device, memory_format=torch.channels_last))
+            scores.append(logits.double().sigmoid().cpu().numpy())
+    return np.concatenate(scores)
+
+
+def pick_device(device: Device) -> torch.device:
+    """The torch device meant.
+
+    Raises:
+        ConfigurationError: CUDA was asked for and is not there.
+    """
+    available = torch.cuda.is_available()
+    if device is Device.CUDA and not available:
+        raise ConfigurationError("device is set to cuda, but torch finds no CUDA device; choose auto or cpu")
+    return torch.device("cuda" if available and device is not Device.CPU else "cpu")
+
+
+def build_network(config: TrainingConfig) -> PneumoniaNetwork:
+    """A new network, with random weights from torch's current generator or with ``config.weights_path``.
+
+    Pretrained RGB weights are taken over for one channel by summing over the colours, which gives what the
+    backbone would see on a grey image repeated three times. A last layer of another size stays random.
+
+    Raises:
+        ConfigurationError: the weights cannot be read, or do not belong to the architecture.
+    """
+    backbone: nn.Module = getattr(torchvision.models, config.architecture)(weights=None)
+    first_name, last_name = _ENDS[config.architecture]
+    first, last = backbone.get_submodule(first_name), backbone.get_submodule(last_name)
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(last, nn.Linear)
+    backbone.set_submodule(first_name, _grey_convolution(first))
+    backbone.set_submodule(last_name, nn.Linear(last.in_features, 1))
+    if config.weights_path is not None:
+        _load_pretrained(backbone, Path(config.weights_path), first_name, last_name)
+    return PneumoniaNetwork(backbone, config.image_size).to(memory_format=torch.channels_last)
+
+
+def restore_network(config: TrainingConfig, state_dict: Mapping[str, Tensor]) -> PneumoniaNetwork:
+    """A trained network in evaluation mode, on the CPU."""
+    network = build_network(dataclasses.replace(config, weights_path=None))
+    network.load_state_dict(state_dict)
+    return network.eval()
+
+
+def _grey_convolution(rgb: nn.Conv2d) -> nn.Conv2d:
+    kernel, stride, padding = rgb.kernel_size, rgb.stride, rgb.padding
+    grey = nn.Conv2d(1, rgb.out_channels, kernel, stride, padding, bias=rgb.bias is not None)  # type: ignore[arg-type]
+    with torch.no_grad():
+        grey.weight.copy_(rgb.weight.sum(dim=1, keepdim=True))
+        if grey.bias is not None and rgb.bias is not None:
+            grey.bias.copy_(rgb.bias)
+    return grey
+
+
+def _load_pretrained(backbone: nn.Module, path: Path, first_name: str, last_name: str) -> None:
+    weights = _read_weights(path)
+    first, last = f"{first_name}.weight", f"{last_name}.weight"
+    if first in weights and weights[first].shape[1] == RGB:
+        weights[first] = weights[first].sum(dim=1, keepdim=True)
+    if last in weights and weights[last].shape[0] != 1:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(last_name)}
+    optional = (last_name, "num_batches_tracked")
+    try:
+        missing = backbone.load_state_dict(weights, strict=False).missing_keys
+    except RuntimeError:
+        raise ConfigurationError("weights_path holds tensors of other shapes than the architecture has") from None
+    if any(not name.startswith(optional) and not name.endswith(optional) for name in missing):
+        raise ConfigurationError("weights_path does not hold all weights of the architecture")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """A plain state dict, or one saved by this package (whose names start with ``backbone.``)."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+        kind = type(error).__name__
+        raise ConfigurationError(f"weights_path cannot be read as a torch state dict ({kind})") from None
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise ConfigurationError("weights_path must hold one state dict: a mapping of names to tensors")
+    return {name.removeprefix("backbone."): tensor for name, tensor in weights.items()}

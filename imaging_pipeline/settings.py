@@ -1,0 +1,242 @@
+"""One typed settings object. The environment is read here and nowhere else.
+
+Holds paths, limits and names, and finds the master key. Never prints, logs or returns key material except
+through :meth:`Settings.master_key`. Contains no DICOM, lake or Dagster code.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imaging_pipeline.errors import ConfigurationError
+
+MASTER_KEY_BYTES = 32
+"""Length of the master key: 256 bits, the strength of the HMAC-SHA256 and AES-256 keys derived from it."""
+
+MIN_DISTINCT_BYTES = 16
+"""A 32-byte key drawn at random has 30 distinct bytes on average; below 16 it was typed, not drawn."""
+
+_PREFIX = "IMAGING_PIPELINE_"
+
+
+@dataclass(frozen=True, slots=True)
+class LakeLocation:
+    """Where one DuckLake lives.
+
+    Attributes:
+        name: ``identified`` or ``research``; also the alias it is attached under.
+        catalog: DuckLake's catalog string: ``sqlite:PATH`` or ``postgres:dbname=… host=…``.
+        data_path: folder or object-store prefix of the Parquet files.
+    """
+
+    name: str
+    catalog: str = field(repr=False)  # a Postgres string may hold a password
+    data_path: str
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The catalog's file when it is SQLite (writers then take a lock), else None."""
+        kind, _, rest = self.catalog.partition(":")
+        return Path(rest) if kind == "sqlite" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that differs between two installations.
+
+    Attributes:
+        home: folder of lakes, vault, ledger, models and the Dagster instance.
+        landing: folder the landing sensor watches.
+        source_name: the patient domain of objects without IssuerOfPatientID.
+        project: research project; its pseudonyms cannot be joined with another project's.
+        batch_objects: most objects of one batch.
+        batch_bytes: most bytes of one batch.
+        batches_per_tick: most batches the sensor announces in one tick.
+        minimum_age_seconds: a file younger than this may still be being written and waits.
+        workers: processes for parsing, de-identification and decoding.
+        profile: de-identification profile file, or None for the shipped basic profile.
+        recipe: tensor recipe, by shipped name or path.
+        mlflow_tracking_uri: MLflow backend store.
+    """
+
+    home: Path
+    landing: Path
+    identified: LakeLocation
+    research: LakeLocation
+    key_file: Path
+    mlflow_tracking_uri: str = field(repr=False)
+    source_name: str = "landing"
+    project: str = "research"
+    batch_objects: int = 5_000
+    batch_bytes: int = 4_000_000_000
+    batches_per_tick: int = 10
+    minimum_age_seconds: float = 2.0
+    workers: int = 2
+    profile: Path | None = None
+    recipe: str = "chest-xray-224"
+    epochs: int | None = None
+    _key_text: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the ``IMAGING_PIPELINE_*`` variables; unset ones take the defaults for one machine.
+
+        Raises:
+            ConfigurationError: a variable is unknown or has a value that cannot be used.
+        """
+        env = os.environ if environ is None else environ
+        read = _Reader(env)
+        home = Path(read.text("HOME", ".imaging_pipeline")).expanduser().resolve()
+        settings = cls(
+            home=home,
+            landing=Path(read.text("LANDING", str(home / "landing"))).expanduser().resolve(),
+            identified=_lake(read, home, "identified"),
+            research=_lake(read, home, "research"),
+            key_file=Path(read.text("KEY_FILE", str(home / "vault" / "master.key"))).expanduser(),
+            mlflow_tracking_uri=read.text("MLFLOW_URI", f"sqlite:///{home / 'research' / 'mlflow' / 'mlflow.db'}"),
+            source_name=read.text("SOURCE", "landing"),
+            project=read.text("PROJECT", "research"),
+            batch_objects=read.positive("BATCH_OBJECTS", 5_000),
+            batch_bytes=read.positive("BATCH_BYTES", 4_000_000_000),
+            batches_per_tick=read.positive("BATCHES_PER_TICK", 10),
+            minimum_age_seconds=read.seconds("MINIMUM_AGE_SECONDS", 2.0),
+            workers=read.positive("WORKERS", os.cpu_count() or 1),
+            profile=Path(p).expanduser() if (p := read.text("DEID_PROFILE", "")) else None,
+            recipe=read.text("RECIPE", "chest-xray-224"),
+            epochs=read.positive("EPOCHS", 0) or None,
+            _key_text=read.text("MASTER_KEY", "") or None,
+        )
+        read.refuse_unknown()
+        return settings
+
+    @property
+    def ledger_path(self) -> Path:
+        """SQLite file of what has been seen and how it was cut into batches."""
+        return self.home / "identified" / "ledger.sqlite"
+
+    @property
+    def vault_path(self) -> Path:
+        """SQLite file of the encrypted crosswalk."""
+        return self.home / "vault" / "vault.sqlite"
+
+    @property
+    def deid_files(self) -> Path:
+        """Folder of the de-identified DICOM files."""
+        return self.home / "research" / "files"
+
+    @property
+    def tensor_files(self) -> Path:
+        """Folder of the Arrow tensor shards."""
+        return self.home / "research" / "tensors"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Folder of MLflow's artifacts."""
+        return self.home / "research" / "mlflow" / "artifacts"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's instance folder (its ``DAGSTER_HOME``)."""
+        return self.home / "dagster"
+
+    def master_key(self) -> bytes:
+        """The 32-byte master key, from ``IMAGING_PIPELINE_MASTER_KEY`` or the key file.
+
+        Raises:
+            ConfigurationError: it is missing, malformed, weak, or its file can be read by others.
+        """
+        if self._key_text is not None:
+            return _decode_key(self._key_text, f"{_PREFIX}MASTER_KEY")
+        if not self.key_file.is_file():
+            raise ConfigurationError(
+                f"no master key: set {_PREFIX}MASTER_KEY to 32 random bytes in base64 "
+                f"(openssl rand -base64 32), or run 'imaging-pipeline key create'"
+            )
+        mode = stat.S_IMODE(self.key_file.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigurationError(
+                f"the key file can be read by others (mode {mode:04o}): run chmod 600 {self.key_file}"
+            )
+        return _decode_key(self.key_file.read_text(encoding="ascii", errors="replace"), "the key file")
+
+    def create_key_file(self) -> bool:
+        """Write a new random master key readable by its owner alone; False when there is one already."""
+        if self._key_text is not None or self.key_file.exists():
+            return False
+        self.key_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = base64.b64encode(secrets.token_bytes(MASTER_KEY_BYTES)).decode() + "\n"
+        # Written aside and linked into place: a kill leaves no half key, and two creators cannot both win.
+        partial = self.key_file.with_name(f".{self.key_file.name}.{os.getpid()}")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.link(partial, self.key_file)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink(missing_ok=True)
+        return True
+
+
+def _lake(read: _Reader, home: Path, name: str) -> LakeLocation:
+    root = home / name / "lake"
+    return LakeLocation(
+        name=name,
+        catalog=read.text(f"{name.upper()}_CATALOG", f"sqlite:{root / 'catalog.sqlite'}"),
+        data_path=read.text(f"{name.upper()}_DATA_PATH", f"{root / 'data'}/"),
+    )
+
+
+def _decode_key(text: str, where: str) -> bytes:
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error:
+        raise ConfigurationError(f"{where} is not base64; make one with: openssl rand -base64 32") from None
+    if len(key) != MASTER_KEY_BYTES:
+        raise ConfigurationError(f"{where} has {len(key)} bytes, expected {MASTER_KEY_BYTES}: openssl rand -base64 32")
+    if len(set(key)) < MIN_DISTINCT_BYTES:
+        raise ConfigurationError(f"{where} is not random enough to protect patients; openssl rand -base64 32 makes one")
+    return key
+
+
+class _Reader:
+    """Reads prefixed variables and remembers which were asked for, so that misspelt ones can be refused."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._known: set[str] = set()
+
+    def text(self, name: str, default: str) -> str:
+        self._known.add(_PREFIX + name)
+        return self._env.get(_PREFIX + name, "").strip() or default
+
+    def positive(self, name: str, default: int) -> int:
+        value = self.text(name, str(default))
+        if not value.isdecimal() or (int(value) < 1 and int(value) != default):
+            raise ConfigurationError(f"{_PREFIX}{name} must be a whole number above 0")
+        return int(value)
+
+    def seconds(self, name: str, default: float) -> float:
+        value = self.text(name, str(default))
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < float("inf"):
+            raise ConfigurationError(f"{_PREFIX}{name} must be a number of seconds, 0 or more")
+        return number
+
+    def refuse_unknown(self) -> None:
+        unknown = sorted(name for name in self._env if name.startswith(_PREFIX) and name not in self._known)
+        if unknown:
+            raise ConfigurationError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(self._known))}")

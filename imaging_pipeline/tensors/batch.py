@@ -1,0 +1,178 @@
+"""A batch of de-identified images → one tensor shard and its index rows. Opens the research lake only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from imaging_pipeline.catalog.inspection import issue_row
+from imaging_pipeline.errors import Issue, PoisonInput, Reason, Stage
+from imaging_pipeline.lake import registry
+from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
+from imaging_pipeline.tensors.build import TensorFailure, TensorSource, build_tensor
+from imaging_pipeline.tensors.recipe import Recipe
+from imaging_pipeline.tensors.shards import TensorRow, write_shard
+from imaging_pipeline.workers import map_chunks
+
+OBJECTS_PER_CHUNK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TensorTarget:
+    """A de-identified image: whose tensor it becomes, and where its file is."""
+
+    source: TensorSource
+    storage_uri: str
+
+
+@dataclass(slots=True)
+class TensorCounts:
+    """What became of the images of a batch that the recipe selects."""
+
+    selected: int
+    built: int = 0
+    failed: int = 0
+    shard_bytes: int = 0
+    index: list[dict[str, object]] = field(default_factory=list, repr=False)
+    issues: list[dict[str, object]] = field(default_factory=list, repr=False)
+
+    @property
+    def is_closed(self) -> bool:
+        """Every selected image has a tensor or an issue."""
+        return self.selected == self.built + self.failed
+
+
+def shard_path(folder: Path, recipe: Recipe, batch_id: str) -> Path:
+    """Where the shard of a batch is; another recipe never overwrites it."""
+    return folder / f"{recipe.name}-{recipe.digest[:12]}" / f"{batch_id}.arrow"
+
+
+def load_tensors(
+    lake: Lake,
+    batch_id: str,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> TensorCounts:
+    """Make the tensors of a batch; run again, it leaves the same shard and rows.
+
+    Raises:
+        TransientError: the lake is locked.
+    """
+    targets = _targets(lake, batch_id, recipe)
+    counts = TensorCounts(selected=len(targets))
+    path = shard_path(folder, recipe, batch_id)
+    results = map_chunks(
+        partial(_build, recipe), targets, workers=workers, chunk_size=OBJECTS_PER_CHUNK, on_crash=_crashed
+    )
+    rows = _collect(results, counts, batch_id, recipe, path, progress)
+    if targets:
+        counts.shard_bytes = write_shard(path, rows, recipe).bytes
+    else:
+        path.unlink(missing_ok=True)
+    _write(lake, batch_id, recipe, counts)
+    return counts
+
+
+def _targets(lake: Lake, batch_id: str, recipe: Recipe) -> list[TensorTarget]:
+    rows = lake.rows(
+        """SELECT instance_key, sop_instance_uid, patient_id, storage_uri, modality, body_part_examined
+        FROM deid.dicom_instance
+        JOIN deid.dicom_series USING (series_key)
+        JOIN deid.dicom_study USING (study_key)
+        JOIN deid.dicom_patient USING (patient_key)
+        JOIN deid.dicom_file_location USING (instance_key)
+        WHERE dicom_instance.arrival_batch = ? AND has_pixel ORDER BY instance_key""",
+        [batch_id],
+    )
+    return [
+        TensorTarget(TensorSource(str(key), str(uid), str(patient)), str(uri))
+        for key, uid, patient, uri, modality, body_part in rows
+        if recipe.selects(_text(modality), _text(body_part))
+    ]
+
+
+def _build(recipe: Recipe, targets: Sequence[TensorTarget]) -> list[TensorRow | TensorFailure]:
+    return [_build_one(target, recipe) for target in targets]
+
+
+def _build_one(target: TensorTarget, recipe: Recipe) -> TensorRow | TensorFailure:
+    try:
+        data = uri_to_path(target.storage_uri).read_bytes()
+    except OSError:
+        refusal = PoisonInput(Reason.UNREADABLE, "the de-identified file cannot be read")
+        return TensorFailure(target.source.instance_key, refusal.issue(Stage.FETCH))
+    return build_tensor(target.source, data, recipe)
+
+
+def _crashed(target: TensorTarget) -> list[TensorRow | TensorFailure]:
+    issue = Issue(Reason.WORKER_CRASHED, Stage.PIXEL, message="decoding it killed the process")
+    return [TensorFailure(target.source.instance_key, issue)]
+
+
+def _collect(
+    results: Iterator[list[TensorRow | TensorFailure]],
+    counts: TensorCounts,
+    batch_id: str,
+    recipe: Recipe,
+    path: Path,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[TensorRow]:
+    """Pass the tensors on, one chunk in memory at a time, and note the index rows and issues."""
+    for chunk in results:
+        for result in chunk:
+            if isinstance(result, TensorFailure):
+                counts.failed += 1
+                counts.issues.append(issue_row(batch_id, result.instance_key, result.issue))
+                continue
+            counts.index.append(_index_row(result, counts.built, batch_id, recipe, path))
+            counts.built += 1
+            yield result
+        if progress:
+            progress(len(chunk), counts.selected)
+
+
+def _index_row(tensor: TensorRow, row: int, batch_id: str, recipe: Recipe, path: Path) -> dict[str, object]:
+    return {
+        "tensor_key": tensor.tensor_key,
+        "instance_key": tensor.instance_key,
+        "sop_instance_uid": tensor.sop_instance_uid,
+        "patient_pseudonym": tensor.patient_id,
+        "recipe_id": recipe.digest,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "tensor_uri": path_to_uri(path),
+        "shard_row": row,
+        "tensor_sha256": tensor.tensor_sha256,
+        "min_value": tensor.minimum,
+        "max_value": tensor.maximum,
+        "mean_value": tensor.mean,
+        "std_value": tensor.standard_deviation,
+        "source_content_sha256": tensor.source_content_sha256,
+        "is_deidentified": True,
+        "arrival_batch": batch_id,
+    }
+
+
+def _write(lake: Lake, batch_id: str, recipe: Recipe, counts: TensorCounts) -> None:
+    tensors = registry.table("image_tensor").rows(counts.index)
+    issues = registry.table("ingest_issue").rows(counts.issues)
+    with lake.transaction():
+        # An instance that came again in a later batch has moved there: its tensor key is replaced, not doubled.
+        lake.replace_all(
+            "gold",
+            "image_tensor",
+            tensors,
+            where="recipe_id = ? AND (arrival_batch = ? OR list_contains(?, tensor_key))",
+            parameters=[recipe.digest, batch_id, tensors["tensor_key"].to_pylist()],
+        )
+        lake.replace_batch("gold", "ingest_issue", issues, batch_id)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,67 @@
+"""Tests of the classifier's construction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.pneumonia.config import Architecture, TrainingConfig
+from imaging_pipeline.pneumonia.network import build_network, resize, score
+
+
+@pytest.mark.parametrize("architecture", Architecture)
+def test_every_architecture_gives_one_logit_per_grey_image_of_any_size(architecture: Architecture) -> None:
+    network = build_network(TrainingConfig(architecture=architecture, image_size=64)).eval()
+    with torch.inference_mode():
+        logits = network(torch.rand(2, 1, 80, 50))
+    assert logits.shape == (2,)
+    assert logits.isfinite().all()
+
+
+def test_pretrained_colour_weights_see_a_grey_image_as_they_saw_three_equal_channels(tmp_path: Path) -> None:
+    colour = torchvision.models.resnet18(weights=None).eval()
+    torch.save(colour.state_dict(), tmp_path / "weights.pt")
+    network = build_network(TrainingConfig(image_size=64, weights_path=str(tmp_path / "weights.pt"))).eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        expected = colour.conv1(image.expand(-1, 3, -1, -1))
+        assert torch.allclose(network.backbone.get_submodule("conv1")(image), expected, atol=1e-5)
+    assert torch.equal(network.backbone.state_dict()["layer4.1.conv2.weight"], colour.layer4[1].conv2.weight)
+
+
+def test_own_weights_are_taken_with_their_last_layer(tmp_path: Path) -> None:
+    first = build_network(TrainingConfig(image_size=64))
+    torch.save(first.state_dict(), tmp_path / "weights.pt")
+    second = build_network(TrainingConfig(image_size=64, weights_path=str(tmp_path / "weights.pt")))
+    images = torch.rand(3, 1, 64, 64)
+    assert score(first, images).tolist() == score(second, images).tolist()
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    torch.save(torchvision.models.efficientnet_b0(weights=None).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ConfigurationError, match="weights_path"):
+        build_network(TrainingConfig(weights_path=str(tmp_path / "weights.pt")))
+
+
+def test_weights_that_would_run_code_are_refused_unread(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": Path("anything")}, tmp_path / "weights.pt")
+    with pytest.raises(ConfigurationError, match="weights_path"):
+        build_network(TrainingConfig(weights_path=str(tmp_path / "weights.pt")))
+
+
+def test_missing_weights_are_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="weights_path"):
+        build_network(TrainingConfig(weights_path=str(tmp_path / "none.pt")))
+
+
+def test_an_image_of_the_right_size_is_not_changed_by_resizing() -> None:
+    images = torch.rand(2, 1, 48, 48)
+    assert torch.equal(resize(images, 48), images)
+
+
+def test_no_images_have_no_scores() -> None:
+    assert score(build_network(TrainingConfig(image_size=32)), torch.empty(0, 1, 32, 32)).shape == (0,)

@@ -1,0 +1,213 @@
+"""Tests of the MLflow record, the registry and prediction, on a real SQLite store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.data.code_dataset_source import CodeDatasetSource
+
+from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.pneumonia.config import Device, TrainingConfig
+from imaging_pipeline.pneumonia.evaluation import Evaluation, evaluate
+from imaging_pipeline.pneumonia.plots import roc_figure
+from imaging_pipeline.pneumonia.prediction import load_champion
+from imaging_pipeline.pneumonia.tracking import DatasetInfo, ModelTracker, RegisteredModel
+from imaging_pipeline.pneumonia.training import TrainedNetwork, train
+from imaging_pipeline_tests.pneumonia.images import BrightSpots
+
+DATASET = DatasetInfo("chest", "v1", "ab" * 32, "17", {"train": 16, "val": 8, "test": 12}, "ducklake:research")
+TEST_SET = BrightSpots(12, seed=3)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One training recorded twice in a new store, the first version promoted."""
+
+    tracker: ModelTracker
+    trained: TrainedNetwork
+    evaluation: Evaluation
+    first: RegisteredModel
+    second: RegisteredModel
+    cwd: Path
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    root, cwd = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("cwd")
+    before = Path.cwd()
+    os.chdir(cwd)
+    try:
+        tracker = ModelTracker(f"sqlite:///{root}/new/mlflow.db", root / "artifacts", "chest x-ray", "pneumonia")
+        config = TrainingConfig(image_size=32, epochs=2, batch_size=8, device=Device.CPU)
+        trained = train(BrightSpots(16, seed=1), BrightSpots(8, seed=2), config)
+        scores = trained.score(TEST_SET)
+        evaluation = evaluate(scores, TEST_SET.labels, [str(index) for index in range(12)], trained.threshold)
+        figures = {"roc.png": roc_figure(scores, TEST_SET.labels, evaluation)}
+        first, second = (
+            tracker.log_training_run(trained, evaluation, figures, DATASET, {"code_version": "1.2", "digest": digest})
+            for digest in ("one", "two")
+        )
+        tracker.promote(first.version)
+        yield Recorded(tracker, trained, evaluation, first, second, cwd)
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def run(recorded: Recorded) -> mlflow.entities.Run:
+    client = mlflow.MlflowClient(recorded.tracker.tracking_uri, recorded.tracker.tracking_uri)
+    return client.get_run(recorded.first.run_id)
+
+
+def test_the_run_is_finished_with_parameters_and_tags(recorded: Recorded, run: mlflow.entities.Run) -> None:
+    assert run.info.status == "FINISHED"
+    assert run.data.params["architecture"] == "resnet18"
+    assert set(run.data.params) == set(recorded.trained.config.to_dict())
+    assert run.data.tags["code_version"] == "1.2"
+    assert run.data.tags["dataset_digest"] == DATASET.digest
+
+
+def test_the_run_holds_a_metric_per_epoch_and_the_test_figures_with_intervals(
+    recorded: Recorded, run: mlflow.entities.Run
+) -> None:
+    client = mlflow.MlflowClient(recorded.tracker.tracking_uri)
+    history = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(each.step, each.value) for each in history] == [
+        (report.epoch, report.train_loss) for report in recorded.trained.history
+    ]
+    for name, value in recorded.evaluation.metrics().items():
+        assert run.data.metrics[f"test_{name}"] == pytest.approx(value)
+    assert recorded.tracker.metrics(recorded.first) == run.data.metrics
+
+
+def test_the_run_names_its_dataset_so_that_it_can_be_read_again(run: mlflow.entities.Run) -> None:
+    assert run.inputs is not None
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("chest", DATASET.digest[:36])
+    source = mlflow.data.get_source(used)
+    assert isinstance(source, CodeDatasetSource)
+    assert source.to_dict()["tags"] == {
+        "mlflow.source.name": "ducklake:research",
+        "snapshot": "17",
+        "version": "v1",
+    }
+
+
+def test_the_test_figures_belong_to_the_logged_model_and_the_dataset(recorded: Recorded) -> None:
+    client = mlflow.MlflowClient(recorded.tracker.tracking_uri)
+    model = client.get_logged_model(recorded.first.model_id)
+    assert model.status == "READY"
+    figures = {metric.key: metric for metric in model.metrics or []}
+    assert figures["test_auroc"].value == pytest.approx(recorded.evaluation.auroc)
+    assert figures["test_auroc"].dataset_name == "chest"
+
+
+def test_figures_and_model_lie_under_the_artifact_root_and_nothing_in_the_working_folder(
+    recorded: Recorded, run: mlflow.entities.Run
+) -> None:
+    artifacts = Path(unquote(urlparse(run.info.artifact_uri).path))
+    assert artifacts.is_relative_to(recorded.tracker.artifact_root)
+    assert (artifacts / "figures" / "roc.png").read_bytes().startswith(b"\x89PNG")
+    assert list(recorded.tracker.artifact_root.rglob("state_dict.pt"))
+    assert not list(recorded.cwd.iterdir())
+
+
+def test_the_champion_moves_by_promotion_only(recorded: Recorded) -> None:
+    assert (recorded.first.version, recorded.second.version) == ("1", "2")
+    assert recorded.tracker.champion() == recorded.first
+    assert recorded.tracker.promote("2") == recorded.second
+    assert recorded.tracker.champion() == recorded.second
+    recorded.tracker.promote("1")
+    assert recorded.tracker.champion() == recorded.first
+
+
+def test_a_training_is_found_again_by_its_tag(recorded: Recorded) -> None:
+    assert recorded.tracker.find("digest", "one") == recorded.first
+    assert recorded.tracker.find("code_version", "1.2") == recorded.second
+    assert recorded.tracker.find("digest", "three") is None
+
+
+def test_the_reloaded_champion_gives_the_scores_of_the_trained_network(recorded: Recorded) -> None:
+    predictor = load_champion(recorded.tracker)
+    assert predictor is not None
+    assert (predictor.model_name, predictor.model_version) == ("pneumonia", "1")
+    assert predictor.threshold == recorded.trained.threshold
+    expected = recorded.trained.score(TEST_SET)
+    assert predictor.predict(TEST_SET.images) == pytest.approx(expected, abs=1e-5)
+    assert predictor.predict(TEST_SET.images).dtype == np.float64
+
+
+def test_prediction_does_not_depend_on_the_number_of_images_or_their_integer_type(recorded: Recorded) -> None:
+    predictor = load_champion(recorded.tracker)
+    assert predictor is not None
+    bytes_ = np.round(np.tile(TEST_SET.images, (6, 1, 1, 1)) * 255).astype(np.uint8)
+    together = predictor.predict(bytes_)
+    assert together.shape == (72,)
+    assert predictor.predict(bytes_[:1])[0] == pytest.approx(together[0], abs=1e-5)
+    assert predictor.predict(bytes_.astype(np.uint16) * 257) == pytest.approx(together, abs=1e-5)
+    assert predictor.predict((bytes_ / 255).astype(np.float32)) == pytest.approx(together, abs=1e-5)
+    assert predictor.predict(bytes_[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((32, 32), np.float32),
+        np.zeros((1, 3, 32, 32), np.float32),
+        np.zeros((1, 1, 32, 32), np.float64),
+        np.full((1, 1, 32, 32), 255, np.float32),
+        np.full((1, 1, 32, 32), np.nan, np.float32),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(recorded: Recorded, images: np.ndarray) -> None:
+    predictor = load_champion(recorded.tracker)
+    assert predictor is not None
+    with pytest.raises(ValueError, match="expected"):
+        predictor.predict(images)
+
+
+def test_mlflows_own_tools_can_serve_the_champion_at_any_image_size(recorded: Recorded) -> None:
+    mlflow.set_tracking_uri(recorded.tracker.tracking_uri)
+    try:
+        served = mlflow.pyfunc.load_model("models:/pneumonia@champion")
+    finally:
+        mlflow.set_tracking_uri("")
+    assert served.predict(TEST_SET.images) == pytest.approx(recorded.trained.score(TEST_SET), abs=1e-5)
+    assert served.predict(np.zeros((3, 1, 50, 40), np.float32)).shape == (3,)
+    with pytest.raises(mlflow.MlflowException):
+        served.predict(TEST_SET.images.astype(np.float64))
+
+
+def test_files_that_are_not_those_registered_are_refused(recorded: Recorded) -> None:
+    client = mlflow.MlflowClient(recorded.tracker.tracking_uri)
+    location = client.get_logged_model(recorded.second.model_id).artifact_location
+    settings = Path(unquote(urlparse(location).path)) / "weights" / "settings.json"
+    settings.write_text(settings.read_text().replace('"threshold": ', '"threshold": 0'))
+    with pytest.raises(ConfigurationError, match="models:/pneumonia/2"):
+        recorded.tracker.load(recorded.second)
+    assert recorded.tracker.load(recorded.first).threshold == recorded.trained.threshold
+
+
+def test_asking_a_store_that_does_not_exist_finds_nothing_and_creates_nothing(tmp_path: Path) -> None:
+    tracker = ModelTracker(f"sqlite:///{tmp_path}/none.db", tmp_path / "artifacts", "experiment", "model")
+    assert tracker.champion() is None
+    assert tracker.find("digest", "one") is None
+    assert load_champion(tracker) is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns"])
+def test_a_folder_is_refused_as_a_store(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(ConfigurationError, match="tracking_uri"):
+        ModelTracker(uri, tmp_path, "experiment", "model")
+
+
+def test_the_password_of_a_store_is_not_shown(tmp_path: Path) -> None:
+    assert "secret" not in repr(ModelTracker("postgresql://user:secret@host/db", tmp_path, "experiment", "model"))
