@@ -75,9 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sql = commands.add_parser("sql", help="run one SELECT on the lakes, read-only")
     sql.add_argument("query")
-    sql.add_argument(
-        "--lake", choices=("research", "identified", "both"), default="research", help="default: research"
-    )
+    sql.add_argument("--lake", choices=("research", "identified", "both"), default="research", help="default: research")
     sql.add_argument("--reidentify", action="store_true", help="attach vault.uid_map; needs the master key")
     sql.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     sql.set_defaults(run=_sql)

@@ -239,4 +239,5 @@ class _Reader:
     def refuse_unknown(self) -> None:
         unknown = sorted(name for name in self._env if name.startswith(_PREFIX) and name not in self._known)
         if unknown:
-            raise ConfigurationError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(self._known))}")
+            known = ", ".join(sorted(self._known))
+            raise ConfigurationError(f"unknown setting {', '.join(unknown)}; known are {known}")

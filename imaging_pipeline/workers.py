@@ -64,9 +64,7 @@ def _map_in_pool(
             yield waiting.popleft().result()
 
 
-def _run_alone(
-    function: Callable[[Sequence[Item]], Result], item: Item, on_crash: Callable[[Item], Result]
-) -> Result:
+def _run_alone(function: Callable[[Sequence[Item]], Result], item: Item, on_crash: Callable[[Item], Result]) -> Result:
     try:
         with _pool(1) as pool:
             return pool.submit(function, [item]).result()

@@ -101,7 +101,8 @@ def batch_counts(lake: Lake, batch_id: str) -> BatchCounts:
     """The counts of a batch as they stand in the catalog; ``seen`` is what the run was given."""
     rows = lake.query("SELECT parse_status FROM bronze.object_catalog WHERE arrival_batch = ?", [batch_id])
     seen = lake.rows(
-        "SELECT objects_seen, bytes_read FROM bronze.ingest_run WHERE arrival_batch = ? ORDER BY finished_at DESC LIMIT 1",
+        """SELECT objects_seen, bytes_read FROM bronze.ingest_run
+        WHERE arrival_batch = ? ORDER BY finished_at DESC LIMIT 1""",
         [batch_id],
     )
     objects, size = (int(str(n)) for n in seen[0]) if seen else (0, 0)

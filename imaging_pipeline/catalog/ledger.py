@@ -206,7 +206,7 @@ class Ledger:
 
     def _select(self, where: str, parameters: tuple[int, ...], limit: int = -1) -> list[Batch]:
         rows = self._connection.execute(
-            f"SELECT seq, batch_id, objects, bytes FROM batch {where} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
+            f"SELECT seq, batch_id, objects, bytes FROM batch {where} ORDER BY seq LIMIT ?",
             (*parameters, limit),
         ).fetchall()
         return [Batch(*row) for row in rows]

@@ -10,9 +10,9 @@ from pathlib import Path
 import dagster as dg
 
 from imaging_pipeline.catalog.ledger import Batch, Ledger, is_batch_id
+from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.jobs import ingest_batch
 from imaging_pipeline.defs.partitions import arrival_batches
-from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.objects.folder import Folder

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -16,6 +17,9 @@ from imaging_pipeline.lake.registry import Table
 from imaging_pipeline.lake.store import Lake
 
 OWNERS = ("team:imaging",)
+
+Shown = dict[str, Any]
+"""Metadata of one materialization or check: whatever Dagster takes, by name."""
 
 CHAIN_VERSION = "chain_version"
 """Metadata key: versions of code, profile and recipe a batch was carried through the chain with."""
@@ -37,7 +41,7 @@ def table_spec(
     deps: Iterable[dg.AssetKey] = (),
     kinds: Iterable[str] = ("duckdb", "parquet"),
     is_partitioned: bool = True,
-    automation_condition: dg.AutomationCondition | None = None,
+    automation_condition: dg.AutomationCondition[dg.AssetKey] | None = None,
 ) -> dg.AssetSpec:
     """The asset of a registry table."""
     entry = registry.table(table)
@@ -64,7 +68,9 @@ def column_schema(table: Table) -> dg.TableSchema:
                 name=column.name,
                 type=column.type,
                 description=_describe(column),
-                constraints=dg.TableColumnConstraints(nullable=not column.is_required, unique=(column.name,) == table.key),
+                constraints=dg.TableColumnConstraints(
+                    nullable=not column.is_required, unique=(column.name,) == table.key
+                ),
                 tags={"phi": column.phi} if column.phi != "none" else {},
             )
             for column in table.columns
@@ -104,11 +110,11 @@ def table_result(
     table: str,
     *,
     batch_id: str | None = None,
-    metadata: Mapping[str, object] | None = None,
-) -> dg.MaterializeResult:
+    metadata: Shown | None = None,
+) -> dg.MaterializeResult[None]:
     """The result of writing a table: row counts, lineage and where it is, plus what the stage adds."""
     entry = registry.table(table)
-    shown: dict[str, object] = {
+    shown: Shown = {
         "dagster/row_count": count_rows(lake, schema, table),
         "dagster/column_lineage": column_lineage(schema, entry),
         "snapshot_id": lake.snapshot_id(),

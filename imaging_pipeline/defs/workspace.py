@@ -14,9 +14,9 @@ from dagster_duckdb import DuckDBResource
 
 from imaging_pipeline.catalog.inspection import PARSER_VERSION
 from imaging_pipeline.catalog.ledger import Ledger
-from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.profile import Profile, load_profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
+from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.vault import Vault
 from imaging_pipeline.lake.store import Lake, attach
 from imaging_pipeline.metadata.silver import CODE_VERSION as PROJECTION_VERSION
@@ -97,9 +97,7 @@ class Workspace:
     def tracker(self) -> ModelTracker:
         """The MLflow experiment and registered model."""
         self.settings.mlflow_artifacts.mkdir(parents=True, exist_ok=True)
-        return ModelTracker(
-            self.settings.mlflow_tracking_uri, self.settings.mlflow_artifacts, MODEL_NAME, MODEL_NAME
-        )
+        return ModelTracker(self.settings.mlflow_tracking_uri, self.settings.mlflow_artifacts, MODEL_NAME, MODEL_NAME)
 
     def training(self) -> TrainingConfig:
         """How the network is trained."""

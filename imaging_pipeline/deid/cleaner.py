@@ -19,6 +19,7 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
 from imaging_pipeline.deid import codes, dates
+from imaging_pipeline.deid.pixels import PIXEL_KEYWORDS
 from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.deid.reading import MAX_DEPTH, count, element, values
@@ -144,8 +145,8 @@ class Cleaner:
             return Action.REMOVE, None
         if action is Action.DUMMY:
             return self._dummy(tag, keyword, values(decoded), depth)
-        if not vr_matches(tag, decoded.VR):
-            return Action.REMOVE, None
+        if not vr_matches(tag, decoded.VR) or (depth and keyword in PIXEL_KEYWORDS):
+            return Action.REMOVE, None  # only the object's own pixels have been reviewed
         return self._fitting(ds, tag, keyword, action, decoded)
 
     def _fitting(
@@ -157,7 +158,11 @@ class Cleaner:
         if action is Action.UID:
             return action, _filled(tag, "UI", [self.uid(text) for text in values(decoded)])
         made = self._kept(keyword, decoded)
-        return (action, made) if made is not None else (Action.EMPTY, _empty(tag))
+        if made is not None:
+            return action, made
+        if keyword in self._profile.type1:
+            return Action.DUMMY, DataElement(tag, decoded.VR, DUMMY_TEXT)
+        return Action.EMPTY, _empty(tag)
 
     def _dummy(self, tag: BaseTag, keyword: str, texts: list[str], depth: int) -> tuple[Action, DataElement | None]:
         vr = dictionary_VR(tag).split(" or ")[0]

@@ -118,7 +118,7 @@ class Deidentifier:
         cleaner = Cleaner(self._profile, self._rules, self._keys, subject, index)
         out = cleaner.clean(ds)
         actions = cleaner.actions + self._meta_actions(ds, cleaner)
-        self._mark(out)
+        self._mark(out, subject)
         output = _write(out, uids["SOPClassUID"], syntax)
         self._prove(output, identifiers, subject, cleaner.meanings)
         return Deidentified(
@@ -160,8 +160,9 @@ class Deidentifier:
                     cleaner.uid(text)
         return actions
 
-    def _mark(self, out: Dataset) -> None:
-        """Say in the object what was done to it (PS3.15 E.1.1)."""
+    def _mark(self, out: Dataset, subject: Subject) -> None:
+        """Say in the object whose it is now and what was done to it (PS3.15 E.1.1)."""
+        out.PatientID = out.PatientName = subject.pseudonym
         claimed = ["113100", "113107"] if self._profile.shifts_dates else ["113100"]
         out.PatientIdentityRemoved = "YES"
         out.DeidentificationMethod = f"{_OWN_TEXTS[0]}; {self._profile.profile_id} {self._profile.version}"
@@ -176,7 +177,10 @@ class Deidentifier:
         own = (*_OWN_TEXTS, *METHOD_CODES.values(), self._profile.profile_id, self._profile.version)
         words = screen.fold(" ".join((*own, *terms, *meanings, *self._profile.coding_schemes))).split()
         texts = self._profile.keep_text | _WRITTEN_TEXTS
-        found = screen.residual(output, identifiers, frozenset(words))
+        wanted = (
+            found for found in identifiers if found.text != IMPLEMENTATION_CLASS_UID
+        )  # re-released objects have it
+        found = screen.residual(output, wanted, frozenset(words))
         found += screen.violations(output, patient_id=subject.pseudonym, texts=texts)
         if found:
             raise PoisonInput(Reason.RESIDUAL_IDENTIFIER, f"{len(found)} finding(s): {', '.join(found[:8])}")

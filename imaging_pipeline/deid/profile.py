@@ -31,7 +31,7 @@ OPTIONS: Final = (MODIFIED_DATES,)
 _TEXT_VRS: Final = frozenset({"LO", "SH", "ST", "LT", "UC", "UT"})
 _BINARY_VRS: Final = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "US"})
 _TOP_KEYS: Final = (
-    "profile", "version", "options", "earliest_date", "release", "type1", "remove", "never_shifted",
+    "profile", "version", "options", "earliest_date", "release", "type1", "type2", "remove", "never_shifted",
     "keep_text", "keep_binary", "coding_schemes", "essential",
 )  # fmt: skip
 _RELEASE_KEYS: Final = (
@@ -50,7 +50,8 @@ class Profile:
         options: PS3.15 options in force.
         earliest_date: dates before it are emptied, never shifted.
         sop_classes: the only SOP classes that are released.
-        type1: keywords that need a dummy value where the table leaves the choice.
+        type1: keywords that get a dummy value where the table leaves the choice or the value may not be kept.
+        type2: keywords the table does not list that are emptied instead of removed.
         remove: keywords removed although the table does not ask for it.
         never_shifted: keywords of dates that are not the patient's.
         keep_text, keep_binary: allow-lists by keyword.
@@ -68,6 +69,7 @@ class Profile:
     risky_image_types: frozenset[str]
     pixel_comment_prefixes: tuple[str, ...]
     type1: frozenset[str]
+    type2: frozenset[str]
     remove: frozenset[str]
     never_shifted: frozenset[str]
     keep_text: frozenset[str]
@@ -113,6 +115,7 @@ def load_profile(path: Path | None = None) -> Profile:
         **{key: frozenset(_texts(f"release.{key}", release[key])) for key in _RELEASE_KEYS[1:4]},
         pixel_comment_prefixes=tuple(_texts("release.pixel_comment_prefixes", release["pixel_comment_prefixes"])),
         type1=_keywords("type1", top["type1"]),
+        type2=_keywords("type2", top["type2"]),
         remove=_keywords("remove", top["remove"]),
         never_shifted=_keywords("never_shifted", top["never_shifted"]),
         keep_text=_kept("keep_text", top["keep_text"], _TEXT_VRS),

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
 from pathlib import Path
 
 from imaging_pipeline.catalog.bronze import stage_filter
@@ -87,7 +86,7 @@ class Releaser:
         path = self.folder / released.patient_id / released.study_instance_uid / released.series_instance_uid / name
         instance_key = key_of(released.sop_instance_uid)
         return StoredObject(
-            object_key=key_of(path_to_uri(path)),
+            object_key=key_of("deid", released.sop_instance_uid),
             storage_uri=path_to_uri(path),
             source_name=self.keys.project,
             sha256=hashlib.sha256(released.data).hexdigest(),

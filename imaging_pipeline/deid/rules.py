@@ -5,9 +5,9 @@ Contains no values: whether a kept value is fit to be kept is judged in `cleaner
 
 Compound actions leave the choice to the type of the attribute in its IOD. They are resolved so that the object stays
 valid and nothing is kept: ``X/Z`` and ``X/Z/D`` empty the value, ``X/D`` removes the attribute, ``Z/D`` empties it, and
-where the profile lists the attribute as Type 1 a dummy is written instead. Sequences are emptied where Z is among the
-choices and removed otherwise, ``D`` included: the released IODs require none of those. ``X/Z/U*`` keeps the references,
-with their UIDs replaced.
+where the profile lists the attribute as Type 1 a dummy is written instead. Sequences are emptied for ``X/Z`` and
+``Z/D`` and removed otherwise, ``D`` and ``X/Z/D`` included: the released IODs require none of those. ``X/Z/U*`` keeps
+the references, with their UIDs replaced.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Rules:
         if code in ("X", "Z", "K"):
             return Action(code)
         if "SQ" in vrs:
-            return Action.EMPTY if "Z" in code else Action.REMOVE
+            return Action.EMPTY if code in ("X/Z", "Z/D") else Action.REMOVE
         if code == "D" or ("D" in code and keyword in self._profile.type1):
             return Action.DUMMY
         return Action.EMPTY if "Z" in code else Action.REMOVE
@@ -95,7 +95,11 @@ class Rules:
             or keyword in self._profile.keep_text
             or keyword in self._profile.keep_binary
         )
-        return Action.KEEP if is_kept else Action.REMOVE
+        if is_kept:
+            return Action.KEEP
+        if keyword in self._profile.type1:
+            return Action.DUMMY
+        return Action.EMPTY if keyword in self._profile.type2 else Action.REMOVE
 
 
 def is_known(tag: int) -> bool:

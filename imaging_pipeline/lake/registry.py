@@ -99,11 +99,7 @@ class Table:
     def arrow_schema(self) -> pa.Schema:
         """Schema of a batch of rows, without ``_loaded_at`` (stamped on writing)."""
         return pa.schema(
-            [
-                pa.field(c.name, c.arrow_type, nullable=not c.is_required)
-                for c in self.columns
-                if c.name != LOADED_AT
-            ]
+            [pa.field(c.name, c.arrow_type, nullable=not c.is_required) for c in self.columns if c.name != LOADED_AT]
         )
 
     def ddl(self, schema: str) -> str:

@@ -35,7 +35,7 @@ class Lake:
         self.connection = connection
         self.name = location.name
         self.read_only = read_only
-        self._lock_path = None if location.sqlite_path is None else location.sqlite_path.with_suffix(".lock")
+        self._lock_path = _lock_path(location)
 
     def query(self, sql: str, parameters: list[object] | None = None) -> pa.Table:
         """The result of a query; table names without a catalog are of this lake."""
@@ -134,7 +134,7 @@ def attach(connection: duckdb.DuckDBPyConnection, location: LakeLocation, *, rea
         _prepare_folder(location, read_only=read_only)
     lake = Lake(connection, location, read_only=read_only)
     options = "READ_ONLY" if read_only else f"DATA_PATH '{location.data_path}'"
-    with _locked(None if read_only else lake._lock_path):
+    with _locked(None if read_only else _lock_path(location)):
         try:
             connection.execute(f"ATTACH 'ducklake:{location.catalog}' AS {location.name} ({options})")
         except duckdb.Error as error:
@@ -166,7 +166,7 @@ def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
 
 def _prepare_folder(location: LakeLocation, *, read_only: bool) -> None:
     path = location.sqlite_path
-    assert path is not None  # noqa: S101 - the caller asked
+    assert path is not None
     if read_only and not path.is_file():
         raise ConfigurationError(f"there is no {location.name} lake yet: run 'imaging-pipeline demo' or 'ingest'")
     if not read_only:
@@ -198,6 +198,10 @@ def _same_key(name: str) -> str:
     return " AND ".join(f"old.{column} = new.{column}" for column in registry.table(name).key)
 
 
+def _lock_path(location: LakeLocation) -> Path | None:
+    return None if location.sqlite_path is None else location.sqlite_path.with_suffix(".lock")
+
+
 @contextmanager
 def _locked(path: Path | None) -> Iterator[None]:
     if path is None:
@@ -208,5 +212,5 @@ def _locked(path: Path | None) -> Iterator[None]:
             yield
     except filelock.Timeout:
         raise TransientError(
-            f"another process has been writing for {LOCK_TIMEOUT_SECONDS:.0f} s; is one hanging? (imaging-pipeline status)"
+            f"another process has been writing for {LOCK_TIMEOUT_SECONDS:.0f} s; does a run hang? See the Dagster UI"
         ) from None

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from pydicom.uid import UID
 
 from imaging_pipeline.dicom.values import age_years, is_uid
-from imaging_pipeline.errors import Issue, PoisonInput, Reason, Severity, Stage
+from imaging_pipeline.errors import Issue, PoisonInput, Reason
 from imaging_pipeline.lake import registry
 from imaging_pipeline.metadata.projection import Elements, find, project, text
 from imaging_pipeline.objects.model import key_of

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote, unquote
 
 from imaging_pipeline.errors import PoisonInput, Reason
@@ -44,7 +45,7 @@ def list_members(archive: ObjectVersion) -> Iterator[ObjectVersion]:
         )
 
 
-def open_member(member: ObjectVersion) -> zipfile.ZipExtFile:
+def open_member(member: ObjectVersion) -> IO[bytes]:
     """A stream of one member's bytes.
 
     Raises:

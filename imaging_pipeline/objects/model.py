@@ -68,4 +68,3 @@ class Content:
     prefix: bytes
     size: int
     sha256: str
-

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 import zlib
-from typing import BinaryIO, cast
+from typing import IO
 
 from imaging_pipeline.errors import PoisonInput, Reason
 from imaging_pipeline.objects.archive import open_member
@@ -52,9 +51,9 @@ def read_all(target: ObjectVersion) -> bytes:
     return read_content(target, keep=target.size).prefix
 
 
-def _open(target: ObjectVersion) -> BinaryIO:
+def _open(target: ObjectVersion) -> IO[bytes]:
     if target.uri.startswith("zip://"):
-        return cast(BinaryIO, open_member(target))
+        return open_member(target)
     return uri_to_path(target.uri).open("rb", buffering=0)
 
 
@@ -62,4 +61,4 @@ def _is_unchanged(target: ObjectVersion) -> bool:
     """A member's CRC is proved by reading it; a file's size and time are looked at again."""
     if target.uri.startswith("zip://"):
         return True
-    return file_version(os.stat(uri_to_path(target.uri))) == target.version
+    return file_version(uri_to_path(target.uri).stat()) == target.version

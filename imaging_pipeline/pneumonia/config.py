@@ -66,12 +66,12 @@ class TrainingConfig:
 
     architecture: Architecture = Architecture.RESNET18
     image_size: int = 128
-    epochs: int = 15
-    batch_size: int = 32
+    epochs: int = 12
+    batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     seed: int = 0
-    patience: int = 5
+    patience: int = 8
     target_sensitivity: float = 0.9
     rotation_degrees: float = 7.0
     translation: float = 0.05

@@ -96,9 +96,12 @@ def _write_mlflow_model(trained: TrainedNetwork, folder: Path, run_id: str, mode
 
 
 def _probability_network(trained: TrainedNetwork) -> nn.Module:
+    import torch  # noqa: PLC0415
+
     from imaging_pipeline.pneumonia.network import ProbabilityNetwork, restore_network  # noqa: PLC0415
 
-    return ProbabilityNetwork(restore_network(trained.config, trained.state_dict)).eval()
+    network = ProbabilityNetwork(restore_network(trained.config, trained.state_dict))
+    return network.to(memory_format=torch.contiguous_format).eval()
 
 
 def _requirements() -> list[str]:

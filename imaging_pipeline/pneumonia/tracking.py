@@ -150,6 +150,7 @@ class ModelTracker:
         """The version to predict with, or None when there is none yet. Creates no store.
 
         Raises:
+            ConfigurationError: the champion was registered by other software.
             TransientError: the store is busy or unreachable.
         """
         if self._is_unborn():
@@ -205,8 +206,8 @@ class ModelTracker:
 
     def _is_unborn(self) -> bool:
         """Whether the store is an SQLite file that does not exist yet."""
-        path = self.tracking_uri.removeprefix("sqlite:///")
-        return path != self.tracking_uri and not Path(path).exists()
+        address = self.tracking_uri.partition("?")[0]
+        return address.startswith("sqlite:///") and not Path(address.removeprefix("sqlite:///")).exists()
 
     def _client(self) -> MlflowClient:
         from mlflow import MlflowClient  # noqa: PLC0415
@@ -235,6 +236,8 @@ class ModelTracker:
     def _registered(self, version: ModelVersion) -> RegisteredModel:
         number = str(version.version)
         uri = f"models:/{version.name}/{number}"
+        if MODEL_TAG not in version.tags:
+            raise ConfigurationError(f"{uri} was registered by other software; promote a version trained here")
         return RegisteredModel(str(version.run_id), version.tags[MODEL_TAG], version.name, number, uri)
 
 
@@ -254,7 +257,8 @@ def _mlflow_store() -> Iterator[None]:
             logger.setLevel(logging.ERROR)
         yield
     except MlflowException as error:
-        if error.error_code in RERUN_HELPS:
+        is_unreachable = isinstance(error.__cause__ or error.__context__, OSError)
+        if error.error_code in RERUN_HELPS or is_unreachable:
             raise TransientError(f"the MLflow store failed with {error.error_code}; try again") from error
         raise
     finally:

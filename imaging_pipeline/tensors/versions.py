@@ -142,9 +142,9 @@ def _digest(members: Sequence[Member]) -> str:
 
 
 def _write(lake: Lake, dataset: DatasetVersion, recipe: Recipe, task: str) -> None:
-    key = {"dataset_id": dataset.dataset_id, "dataset_version": dataset.version}
+    key: dict[str, object] = {"dataset_id": dataset.dataset_id, "dataset_version": dataset.version}
     profile = lake.rows("SELECT profile_id, profile_version FROM deid.deid_verification LIMIT 1")
-    version = key | {
+    version: dict[str, object] = key | {
         "recipe_id": recipe.digest,
         "label_task": task,
         "deid_profile_id": profile[0][0] if profile else None,
@@ -157,7 +157,7 @@ def _write(lake: Lake, dataset: DatasetVersion, recipe: Recipe, task: str) -> No
         "snapshot_id": dataset.snapshot_id,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
     }
-    members = [
+    members: list[dict[str, object]] = [
         key
         | {
             "tensor_key": member.tensor_key,

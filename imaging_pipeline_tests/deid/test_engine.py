@@ -100,8 +100,15 @@ def test_references_between_objects_still_resolve() -> None:
 
 def test_two_projects_have_nothing_in_common() -> None:
     ours, theirs = released(chest_film()), released(chest_film(), project="other")
-    for keyword in ("PatientID", "PatientName", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
-                    "StudyDate", "StudyTime"):  # fmt: skip
+    pseudonyms = (
+        "PatientID",
+        "PatientName",
+        "AccessionNumber",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+    )
+    for keyword in (*pseudonyms, "StudyDate", "StudyTime"):
         assert ours[keyword].value != theirs[keyword].value
 
 
@@ -118,7 +125,8 @@ def test_without_patient_id_each_study_is_its_own_patient(patient_id: str | None
     other = release(chest_film(PatientID=patient_id, StudyInstanceUID=f"{ROOT}.77"))
     assert one.original_patient_id == f"NO_PID:{ROOT}.1"
     assert one.patient_id != other.patient_id
-    assert not patient_id or dcmread(BytesIO(one.data)).PatientID == one.patient_id
+    out = dcmread(BytesIO(one.data))
+    assert out.PatientID == str(out.PatientName) == one.patient_id
 
 
 def _moment(ds: Dataset) -> datetime:

@@ -460,7 +460,7 @@ COMPARED = [
 def dcmtk_picture(path: Path, folder: Path, *options: str) -> np.ndarray[Any, Any]:
     """Grey levels, 0 to 255, without overlays."""
     target = folder / "picture.ppm"
-    subprocess.run([str(DCM2PNM), "-q", "-O", *options, str(path), str(target)], check=True)  # noqa: S603 - fixed program
+    subprocess.run([str(DCM2PNM), "-q", "-O", *options, str(path), str(target)], check=True)
     picture = np.asarray(Image.open(target)).astype(float)
     return picture @ [0.299, 0.587, 0.114] if picture.ndim == 3 else picture
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mlflow.data.code_dataset_source import CodeDatasetSource
 
-from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.pneumonia.config import Device, TrainingConfig
 from imaging_pipeline.pneumonia.evaluation import Evaluation, evaluate
 from imaging_pipeline.pneumonia.plots import roc_figure
@@ -211,3 +211,31 @@ def test_a_folder_is_refused_as_a_store(tmp_path: Path, uri: str) -> None:
 
 def test_the_password_of_a_store_is_not_shown(tmp_path: Path) -> None:
     assert "secret" not in repr(ModelTracker("postgresql://user:secret@host/db", tmp_path, "experiment", "model"))
+
+
+def test_a_version_registered_by_other_software_is_no_champion(recorded: Recorded) -> None:
+    client = mlflow.MlflowClient(recorded.tracker.tracking_uri, recorded.tracker.tracking_uri)
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", recorded.tracker.artifact_root.as_uri())
+    client.set_registered_model_alias("foreign", "champion", "1")
+    foreign = ModelTracker(recorded.tracker.tracking_uri, recorded.tracker.artifact_root, "chest x-ray", "foreign")
+    with pytest.raises(ConfigurationError, match="models:/foreign/1"):
+        foreign.champion()
+
+
+def test_a_server_that_does_not_answer_is_worth_another_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TransientError):
+        ModelTracker("http://127.0.0.1:9", tmp_path, "experiment", "model").champion()
+
+
+def test_a_training_that_cannot_be_recorded_is_marked_failed(recorded: Recorded) -> None:
+    broken = ModelTracker(recorded.tracker.tracking_uri, recorded.tracker.artifact_root, "broken", "broken")
+    figures = {"no/such/folder.png": b""}
+    with pytest.raises(FileNotFoundError):
+        broken.log_training_run(recorded.trained, recorded.evaluation, figures, DATASET, {})
+    client = mlflow.MlflowClient(recorded.tracker.tracking_uri)
+    experiment = client.get_experiment_by_name("broken")
+    assert experiment is not None
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+    assert broken.champion() is None

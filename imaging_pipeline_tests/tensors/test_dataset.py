@@ -58,7 +58,7 @@ def test_a_pickled_dataset_carries_no_mapped_file(tmp_path: Path) -> None:
     expected = dataset[0][0]
 
     assert len(pickle.dumps(dataset)) == fresh
-    assert torch.equal(pickle.loads(pickle.dumps(dataset))[0][0], expected)  # noqa: S301 - our own bytes
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[0][0], expected)
 
 
 def test_workers_load_the_same_samples(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_shipped_recipe_makes_one_channel_of_224_bytes_square() -> None:
 def test_the_shipped_recipe_selects_chest_radiographs(
     modality: str | None,
     body_part: str | None,
-    selected: bool,  # noqa: FBT001 - the expected answer
+    selected: bool,
 ) -> None:
     assert load_recipe("chest-xray-224").selects(modality, body_part) is selected
 

@@ -107,7 +107,7 @@ def test_a_reader_can_be_sent_to_another_process(tmp_path: Path) -> None:
     written = rows(2, recipe)
     reader = ShardReader(write_shard(tmp_path / "a", written, recipe).path)
 
-    assert np.array_equal(pickle.loads(pickle.dumps(reader)).tensor(1), written[1].array)  # noqa: S301 - our own bytes
+    assert np.array_equal(pickle.loads(pickle.dumps(reader)).tensor(1), written[1].array)
 
 
 def test_a_row_of_another_recipe_is_refused_and_leaves_no_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ TABLES = ("object_catalog", "dicom_header", "ingest_issue", "ingest_run")
 )
 def bronze(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """Read every object of the batch once: identity, digest, header, and what is wrong with it."""
     batch_id = context.partition_key
     with workspace.ledger() as ledger:
@@ -42,7 +42,7 @@ def bronze(
             [batch_id],
         )
         for table in TABLES:
-            shown: dict[str, object] = {"counts": str(counts), "bytes": counts.bytes} if table == TABLES[0] else {}
+            shown: reporting.Shown = {"counts": str(counts), "bytes": counts.bytes} if table == TABLES[0] else {}
             if table == "ingest_issue":
                 shown["issues"] = reporting.markdown_table(("severity", "issue", "objects"), issues)
             yield reporting.table_result(lake, "bronze", table, batch_id=batch_id, metadata=shown)

@@ -26,7 +26,9 @@ def _deps(table: str) -> list[dg.AssetKey]:
     specs=[reporting.table_spec("deid", t, code_version=CODE_VERSION, deps=_deps(t)) for t in TABLES],
     partitions_def=arrival_batches,
 )
-def deid(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult]:
+def deid(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> Iterator[dg.MaterializeResult[None]]:
     """Release the batch's instances as de-identified files and rows, or hold them with a reason."""
     batch_id = context.partition_key
     profile = workspace.profile()
@@ -46,7 +48,7 @@ def deid(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspac
             [batch_id],
         )
         for table in TABLES:
-            shown: dict[str, object] = {}
+            shown: reporting.Shown = {}
             if table == "deid_verification":
                 shown = {
                     "instances": counts.instances,

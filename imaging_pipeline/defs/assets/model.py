@@ -43,7 +43,7 @@ def pneumonia_model(
         tags=tags,
         progress=(lambda _: epoch_done(1, config.epochs)) if epoch_done else None,
     )
-    shown: dict[str, object] = {name: value for name, value in learned.metrics.items() if name.startswith("test_")}
+    shown: reporting.Shown = {name: value for name, value in learned.metrics.items() if name.startswith("test_")}
     shown |= {name: reporting.picture(name, png) for name, png in learned.figures.items()}
     shown |= {
         "mlflow_run_id": learned.model.run_id,
@@ -71,14 +71,14 @@ def pneumonia_model(
 )
 def model_prediction(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """Score the batch's tensors with the champion."""
     batch_id = context.partition_key
     with workspace.research() as lake:
         counts = score_batch(
             lake, batch_id, workspace.recipe().digest, workspace.tracker(), progress=workspace.progress_of("predict")
         )
-        shown: dict[str, object] = {
+        shown: reporting.Shown = {
             "images": counts.images,
             "flagged": counts.flagged,
             "model": counts.model,

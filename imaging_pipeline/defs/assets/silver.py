@@ -22,13 +22,13 @@ _DEPS = (reporting.asset_key("bronze", "object_catalog"), reporting.asset_key("b
 )
 def silver(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """Project the batch's headers into the entity tables; no object is read again."""
     batch_id = context.partition_key
     with workspace.identified() as lake:
         rows = load_silver(lake, batch_id)
         for table in ENTITY_TABLES:
-            shown: dict[str, object] = {}
+            shown: reporting.Shown = {}
             if table == "dicom_instance":
                 shown = {"objects_placed": rows.placed, "objects_without_legal_uids": rows.refused}
             yield reporting.table_result(lake, "silver", table, batch_id=batch_id, metadata=shown)

@@ -34,7 +34,7 @@ SPLIT_FRACTIONS = SplitFractions(train=0.7, val=0.1, test=0.2)
 )
 def image_tensor(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """Decode the batch's de-identified chest X-rays into one Arrow shard of tensors."""
     batch_id, recipe = context.partition_key, workspace.recipe()
     with workspace.research() as lake:
@@ -46,7 +46,7 @@ def image_tensor(
             workers=workspace.settings.workers,
             progress=workspace.progress_of("make tensors"),
         )
-        shown: dict[str, object] = {
+        shown: reporting.Shown = {
             "selected": counts.selected,
             "built": counts.built,
             "failed": counts.failed,
@@ -70,11 +70,11 @@ def image_tensor(
         )
     ],
 )
-def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult]:
+def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult[None]]:
     """Join the label files of all batches to released images, under research keys."""
     with workspace.identified() as identified, workspace.research() as research:
         counts = import_labels(identified, research, workspace.keys())
-        shown: dict[str, object] = {
+        shown: reporting.Shown = {
             "files": counts.files,
             "unreadable_files": counts.unreadable,
             "labelled_images": counts.labels,
@@ -98,11 +98,11 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
         for table in ("dataset_version", "dataset_member")
     ],
 )
-def dataset(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult]:
+def dataset(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult[None]]:
     """Freeze the labelled tensors as a dataset version, split by patient."""
     with workspace.research() as lake:
         frozen = freeze_dataset(lake, workspace.recipe(), task=TASK, fractions=SPLIT_FRACTIONS)
-        shown: dict[str, object] = {
+        shown: reporting.Shown = {
             "version": frozen.version,
             "manifest_sha256": frozen.manifest_sha256,
             "snapshot_read": frozen.snapshot_id,

@@ -1,6 +1,7 @@
 """Blocking checks between the zones. Partitioned: a batch that fails one is held, the others go on."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -14,7 +15,7 @@ from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.tensors.splits import Split, count_patients_on_two_sides
 
 
-def _result(passed: bool, **metadata: object) -> dg.AssetCheckResult:  # noqa: FBT001 - reads as a sentence
+def _result(passed: bool, **metadata: Any) -> dg.AssetCheckResult:  # noqa: FBT001 - reads as a sentence
     return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.ERROR, metadata=metadata)
 
 
@@ -24,9 +25,7 @@ def _result(passed: bool, **metadata: object) -> dg.AssetCheckResult:  # noqa: F
     partitions_def=arrival_batches,
     description="Nothing was dropped: seen = parsed + failed + skipped.",
 )
-def counts_close(
-    context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.AssetCheckResult:
+def counts_close(context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
     """The catalog's rows against the manifest."""
     with workspace.ledger() as ledger:
         expected = len(ledger.manifest(context.partition_key))

@@ -1,0 +1,52 @@
+"""Fixtures shared by all tests: a home of its own with a key, and lakes in it."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from imaging_pipeline.lake.store import Lake, attach
+from imaging_pipeline.settings import Settings
+
+MASTER_KEY = base64.b64encode(random.Random(1).randbytes(32)).decode()
+
+
+def environment(home: Path, **settings: str) -> dict[str, str]:
+    """Variables of an installation under ``home``."""
+    named = {f"IMAGING_PIPELINE_{name}": value for name, value in settings.items()}
+    return {
+        "IMAGING_PIPELINE_HOME": str(home),
+        "IMAGING_PIPELINE_MASTER_KEY": MASTER_KEY,
+        "IMAGING_PIPELINE_WORKERS": "2",
+        "IMAGING_PIPELINE_MINIMUM_AGE_SECONDS": "0",
+        "IMAGING_PIPELINE_EPOCHS": "2",
+    } | named
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.from_environment(environment(tmp_path / "home"))
+
+
+@pytest.fixture
+def identified(settings: Settings) -> Iterator[Lake]:
+    with duckdb.connect() as connection:
+        yield attach(connection, settings.identified)
+
+
+@pytest.fixture
+def research(settings: Settings) -> Iterator[Lake]:
+    with duckdb.connect() as connection:
+        yield attach(connection, settings.research)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as made:
+        yield made

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.lake import registry
+from imaging_pipeline.lake.console import QueryRefused, run_query
+from imaging_pipeline.lake.store import Lake, attach
+from imaging_pipeline.settings import LakeLocation, Settings
+
+SERIES = registry.table("dicom_series")
+
+
+def series(key: str, batch: str, version: str) -> dict[str, object]:
+    return {
+        "series_key": key,
+        "study_key": "study",
+        "series_instance_uid": key,
+        "arrival_batch": batch,
+        "row_version": f"{batch}/{version}",
+    }
+
+
+def merge(lake: Lake, batch: str, rows: list[dict[str, object]]) -> None:
+    with lake.transaction():
+        lake.merge_batch("silver", "dicom_series", SERIES.rows(rows), batch)
+
+
+def stored(lake: Lake) -> list[tuple[object, ...]]:
+    return lake.rows("SELECT series_key, row_version FROM silver.dicom_series ORDER BY 1, 2")
+
+
+BATCHES = {
+    "b1": [series("x", "b1", "1"), series("x", "b1", "2"), series("y", "b1", "1")],
+    "b2": [series("x", "b2", "0"), series("z", "b2", "1")],
+    "b3": [series("y", "b3", "5")],
+}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(BATCHES)))
+def test_batches_merged_in_any_order_and_again_leave_the_same_rows(identified: Lake, order: tuple[str, ...]) -> None:
+    for batch in order:
+        merge(identified, batch, BATCHES[batch])
+    assert stored(identified) == [("x", "b2/0"), ("y", "b3/5"), ("z", "b2/1")]
+    merge(identified, order[0], BATCHES[order[0]])
+    assert stored(identified) == [("x", "b2/0"), ("y", "b3/5"), ("z", "b2/1")]
+
+
+def test_a_failed_transaction_leaves_nothing(identified: Lake) -> None:
+    with pytest.raises(ZeroDivisionError), identified.transaction():
+        identified.merge_batch("silver", "dicom_series", SERIES.rows(BATCHES["b1"]), "b1")
+        raise ZeroDivisionError
+    assert stored(identified) == []
+    merge(identified, "b2", BATCHES["b2"])
+    assert len(stored(identified)) == 2
+
+
+def test_a_batch_replaces_its_own_rows_only(identified: Lake) -> None:
+    table = registry.table("ingest_issue")
+
+    def issue(key: str, batch: str) -> dict[str, object]:
+        return {
+            "issue_key": key,
+            "object_key": key,
+            "stage": "PARSE",
+            "severity": "ERROR",
+            "issue_code": "empty",
+            "arrival_batch": batch,
+        }
+
+    for rows, batch in (([issue("a", "1")], "1"), ([issue("b", "2")], "2"), ([issue("c", "1")], "1")):
+        with identified.transaction():
+            identified.replace_batch("bronze", "ingest_issue", table.rows(rows), batch)
+    assert identified.rows("SELECT issue_key FROM bronze.ingest_issue ORDER BY 1") == [("b",), ("c",)]
+
+
+def write_many(home: str, name: str) -> None:
+    from imaging_pipeline_tests.conftest import environment
+
+    settings = Settings.from_environment(environment(Path(home)))
+    with duckdb.connect() as connection:
+        lake = attach(connection, settings.identified)
+        for number in range(5):
+            batch = f"{name}{number}"
+            merge(lake, batch, [series(batch, batch, "1"), series("shared", batch, "1")])
+
+
+def test_processes_writing_at_once_lose_nothing(settings: Settings, identified: Lake) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=write_many, args=(str(settings.home), name)) for name in "pqr"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    keys = [key for key, _ in stored(identified)]
+    assert keys == sorted({"shared"} | {f"{name}{number}" for name in "pqr" for number in range(5)})
+
+
+def test_each_lake_holds_only_its_own_schemas(identified: Lake, research: Lake) -> None:
+    for lake, schemas in ((identified, {"bronze", "silver"}), (research, {"deid", "gold"})):
+        found = lake.rows("SELECT DISTINCT schema_name FROM duckdb_tables() WHERE database_name = ?", [lake.name])
+        assert {name for (name,) in found} == schemas
+
+
+def test_a_lake_that_is_not_there_is_not_made_by_reading(settings: Settings) -> None:
+    with duckdb.connect() as connection, pytest.raises(ConfigurationError, match="no research lake yet"):
+        attach(connection, settings.research, read_only=True)
+    assert not settings.home.exists()
+
+
+def test_a_password_in_a_catalog_string_is_not_in_the_error() -> None:
+    location = LakeLocation("research", "postgres:host=127.0.0.1 port=1 password=hunter2 dbname=x", "/tmp/x")
+    with duckdb.connect() as connection, pytest.raises(ConfigurationError) as error:
+        attach(connection, location)
+    assert "hunter2" not in str(error.value)
+    assert "hunter2" not in repr(location)
+
+
+def test_every_table_of_the_registry_can_be_created_and_filled(identified: Lake, research: Lake) -> None:
+    for schema, lake_name in registry.SCHEMA_LAKES.items():
+        lake = {"identified": identified, "research": research}[lake_name]
+        for table in registry.tables_of(schema):
+            columns = lake.query(f"DESCRIBE {schema}.{table.name}")["column_name"].to_pylist()
+            assert columns == [column.name for column in table.columns]
+            assert table.key, f"{table.name} has no key"
+            assert len(set(columns)) == len(columns)
+
+
+def test_a_value_that_does_not_fit_is_named_by_column_not_by_value() -> None:
+    with pytest.raises(ValueError, match=r"dicom_series\.series_number") as error:
+        SERIES.rows([series("a", "b", "1") | {"series_number": "Doe^John"}])
+    assert "Doe" not in str(error.value)
+
+
+def test_a_missing_key_or_unknown_column_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dicom_series\.series_key"):
+        SERIES.rows([series("a", "b", "1") | {"series_key": None}])
+    with pytest.raises(ValueError, match="no column"):
+        SERIES.rows([{"nonsense": 1}])
+
+
+def test_structs_and_lists_survive_the_way_into_the_lake(identified: Lake) -> None:
+    code = {"code_value": "1", "coding_scheme_designator": "DCM", "coding_scheme_version": None, "code_meaning": "one"}
+    row = series("a", "b", "1") | {"performed_protocol_code_sequence": [code], "sop_class_uids": ["1.2", "1.3"]}
+    merge(identified, "b", [row])
+    found = identified.query("SELECT performed_protocol_code_sequence, sop_class_uids FROM silver.dicom_series")
+    assert found.to_pylist() == [{"performed_protocol_code_sequence": [code], "sop_class_uids": ["1.2", "1.3"]}]
+
+
+def test_arrow_types_of_the_registry() -> None:
+    assert registry.arrow_type("TIME") == pa.time64("us")
+    assert registry.arrow_type(registry.CODE_TYPE + "[]").value_type.num_fields == 4
+
+
+ATTACKS = [
+    "DELETE FROM deid.dicom_study",
+    "INSERT INTO deid.dicom_study SELECT * FROM deid.dicom_study",
+    "DROP TABLE deid.dicom_study",
+    "COPY (SELECT 1) TO '/tmp/stolen.csv'",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "ATTACH '/tmp/other.duckdb' AS other",
+    "SELECT 1; SELECT 2",
+    "SET enable_external_access = true",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "CALL identified.set_option('x', 'y')",
+    "EXPORT DATABASE '/tmp/stolen'",
+    "SELECT * FROM identified.silver.dicom_patient",
+    "",
+]
+
+
+@pytest.mark.parametrize("sql", ATTACKS)
+def test_the_console_only_reads_what_it_was_given(settings: Settings, identified: Lake, research: Lake, sql: str) -> None:
+    with pytest.raises(QueryRefused):
+        run_query(sql, [settings.research])
+
+
+def test_the_console_answers(settings: Settings, identified: Lake, research: Lake) -> None:
+    sql = "SELECT count(*) AS n FROM research.deid.dicom_study JOIN identified.silver.dicom_study USING (study_key)"
+    assert run_query(sql, [settings.research, settings.identified]).to_pylist() == [{"n": 0}]
+    crosswalk = run_query("FROM vault.uid_map", [settings.research], crosswalk=[("2.25.1", "1.2.3")])
+    assert crosswalk.to_pylist() == [{"research_uid": "2.25.1", "original_uid": "1.2.3"}]

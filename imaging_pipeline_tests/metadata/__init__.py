@@ -1,0 +1,1 @@
+"""Tests of `imaging_pipeline.metadata`."""
