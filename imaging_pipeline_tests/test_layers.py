@@ -48,9 +48,7 @@ def test_imports_point_down_and_dagster_stays_in_defs(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_settings_reads_the_environment(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    reads = [
-        node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
-    ]
+    reads = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}]
     allowed = {"settings", "cli"}  # the command line hands the whole environment to the process it becomes
     assert not reads or layer(path) in allowed
 

@@ -70,7 +70,9 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
         made(tmp_path, IMAGING_PIPELINE_LANDNIG="/data")
 
 
-@pytest.mark.parametrize(("name", "value"), [("WORKERS", "0"), ("BATCH_OBJECTS", "many"), ("MINIMUM_AGE_SECONDS", "-1")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("WORKERS", "0"), ("BATCH_OBJECTS", "many"), ("MINIMUM_AGE_SECONDS", "-1")]
+)
 def test_a_number_out_of_range_is_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         made(tmp_path, **{f"IMAGING_PIPELINE_{name}": value})

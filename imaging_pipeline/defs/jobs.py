@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.reporting import asset_key
 
 BATCH_ASSETS = dg.AssetSelection.groups("bronze", "silver", "deid") | dg.AssetSelection.assets(
@@ -21,7 +20,6 @@ MODEL_ASSETS = dg.AssetSelection.assets(
 ingest_batch = dg.define_asset_job(
     "ingest_batch",
     selection=BATCH_ASSETS,
-    partitions_def=arrival_batches,
     executor_def=dg.in_process_executor,
     description="One batch of objects: bronze, silver, de-identified files and tables, tensors; checks in between.",
 )
@@ -36,7 +34,6 @@ train_model = dg.define_asset_job(
 predict_batch = dg.define_asset_job(
     "predict_batch",
     selection=dg.AssetSelection.assets(asset_key("gold", "model_prediction")),
-    partitions_def=arrival_batches,
     executor_def=dg.in_process_executor,
     description="Predictions of the champion for one batch.",
 )

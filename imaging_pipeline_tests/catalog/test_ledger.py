@@ -136,6 +136,8 @@ def test_every_object_is_in_exactly_one_batch_within_the_limits(sizes: list[int]
             assert len(manifest) == 1 or sum(entry.size for entry in manifest) <= size
 
 
-@pytest.mark.parametrize("text", ["", "2026-01-31", "2026-01-31.1", "2026-01-31.00001,2026", "a...b", "2026-01-31.00001\n"])
+@pytest.mark.parametrize(
+    "text", ["", "2026-01-31", "2026-01-31.1", "2026-01-31.00001,2026", "a...b", "2026-01-31.00001\n"]
+)
 def test_texts_that_are_no_batch_id(text: str) -> None:
     assert not is_batch_id(text)

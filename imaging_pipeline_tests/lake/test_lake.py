@@ -180,7 +180,9 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("sql", ATTACKS)
-def test_the_console_only_reads_what_it_was_given(settings: Settings, identified: Lake, research: Lake, sql: str) -> None:
+def test_the_console_only_reads_what_it_was_given(
+    settings: Settings, identified: Lake, research: Lake, sql: str
+) -> None:
     with pytest.raises(QueryRefused):
         run_query(sql, [settings.research])
 

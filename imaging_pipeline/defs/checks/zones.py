@@ -1,6 +1,7 @@
 """Blocking checks between the zones. Partitioned: a batch that fails one is held, the others go on."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -15,16 +16,23 @@ from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.tensors.splits import Split, count_patients_on_two_sides
 
 
+def _batch_check(asset: dg.AssetKey, description: str) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
+    """A blocking check of one batch. An unpartitioned one would let a bad batch through when the next one passes."""
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetChecksDefinition:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks are new in Dagster 1.13
+            check = dg.asset_check(asset=asset, blocking=True, partitions_def=arrival_batches, description=description)
+            return check(function)
+
+    return decorate
+
+
 def _result(passed: bool, **metadata: Any) -> dg.AssetCheckResult:  # noqa: FBT001 - reads as a sentence
     return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.ERROR, metadata=metadata)
 
 
-@dg.asset_check(
-    asset=asset_key("bronze", "object_catalog"),
-    blocking=True,
-    partitions_def=arrival_batches,
-    description="Nothing was dropped: seen = parsed + failed + skipped.",
-)
+@_batch_check(asset_key("bronze", "object_catalog"), "Nothing was dropped: seen = parsed + failed + skipped.")
 def counts_close(context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
     """The catalog's rows against the manifest."""
     with workspace.ledger() as ledger:
@@ -34,11 +42,9 @@ def counts_close(context: dg.AssetCheckExecutionContext, workspace: dg.ResourceP
     return _result(counts.is_closed and counts.seen == expected, counts=str(counts), manifest=expected)
 
 
-@dg.asset_check(
-    asset=asset_key("silver", "dicom_instance"),
-    blocking=True,
-    partitions_def=arrival_batches,
-    description="Every parsed object is an instance or has an issue; keys are unique and every child has its parent.",
+@_batch_check(
+    asset_key("silver", "dicom_instance"),
+    "Every parsed object is an instance or has an issue; keys are unique and every child has its parent.",
 )
 def silver_is_consistent(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
@@ -51,12 +57,7 @@ def silver_is_consistent(
     return _result(passed, parsed=parsed, placed=placed, refused=refused, violations=violations)
 
 
-@dg.asset_check(
-    asset=asset_key("deid", "dicom_instance"),
-    blocking=True,
-    partitions_def=arrival_batches,
-    description="Every instance was released with its proof or held with an issue.",
-)
+@_batch_check(asset_key("deid", "dicom_instance"), "Every instance was released with its proof or held with an issue.")
 def release_is_complete(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.AssetCheckResult:
@@ -73,12 +74,7 @@ def release_is_complete(
     )
 
 
-@dg.asset_check(
-    asset=asset_key("deid", "dicom_patient"),
-    blocking=True,
-    partitions_def=arrival_batches,
-    description="No identifier of the batch's patients stands in any research table.",
-)
+@_batch_check(asset_key("deid", "dicom_patient"), "No identifier of the batch's patients stands in any research table.")
 def no_identifier_on_research_side(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.AssetCheckResult:
@@ -88,11 +84,9 @@ def no_identifier_on_research_side(
     return _result(not leaks, cells_by_column=dict(leaks))
 
 
-@dg.asset_check(
-    asset=asset_key("gold", "image_tensor"),
-    blocking=True,
-    partitions_def=arrival_batches,
-    description="Every tensor of the batch is of a released instance, made from the released bytes.",
+@_batch_check(
+    asset_key("gold", "image_tensor"),
+    "Every tensor of the batch is of a released instance, made from the released bytes.",
 )
 def tensors_are_deidentified(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from imaging_pipeline.catalog.ledger import is_batch_id
+from imaging_pipeline.definitions import build_defs
+from imaging_pipeline.defs import intake
+from imaging_pipeline.defs.automation import nightly_if_new, when_batch_is_ready
+from imaging_pipeline.defs.partitions import arrival_batches
+from imaging_pipeline.defs.reporting import asset_key
+from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.lake import registry
+from imaging_pipeline.settings import Settings
+from imaging_pipeline_tests.conftest import environment
+
+ZONES = {"bronze", "silver", "deid", "gold", "model"}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(Settings.from_environment(environment(tmp_path / "home", BATCH_OBJECTS="3", BATCHES_PER_TICK="2")))
+    made.settings.landing.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def definitions(workspace: Workspace) -> dg.Definitions:
+    return build_defs(workspace)
+
+
+def drop(workspace: Workspace, *names: str) -> None:
+    for name in names:
+        (workspace.settings.landing / name).write_text("x")
+
+
+def tick(
+    workspace: Workspace, instance: dg.DagsterInstance, cursor: str | None = None
+) -> dg.SensorResult | dg.SkipReason:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"workspace": workspace})
+    result = intake.landing_sensor(context)
+    assert isinstance(result, dg.SensorResult | dg.SkipReason)
+    return result
+
+
+def test_the_code_location_is_loadable(definitions: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_each_table_of_the_registry_is_an_asset_with_schema_owner_and_description(definitions: dg.Definitions) -> None:
+    specs = {spec.key: spec for spec in definitions.resolve_all_asset_specs()}
+    own = {"ingest_issue"}  # in gold it is written along with the tensors, not an asset of its own
+    for schema in registry.SCHEMA_LAKES:
+        for table in registry.tables_of(schema):
+            if schema == "gold" and table.name in own:
+                continue
+            spec = specs[asset_key(schema, table.name)]
+            assert spec.description
+            assert spec.owners
+            assert spec.kinds
+            assert spec.group_name in ZONES
+            columns = spec.metadata["dagster/column_schema"].columns
+            assert [column.name for column in columns] == [column.name for column in table.columns]
+
+
+def test_phi_columns_are_tagged(definitions: dg.Definitions) -> None:
+    specs = {spec.key: spec for spec in definitions.resolve_all_asset_specs()}
+    columns = specs[asset_key("silver", "dicom_patient")].metadata["dagster/column_schema"].columns
+    tags = {column.name: column.tags for column in columns}
+    assert tags["patient_name"] == {"phi": "direct"}
+    assert tags["patient_key"] == {}
+
+
+def test_nothing_new_is_skipped_with_its_reason(workspace: Workspace, instance: dg.DagsterInstance) -> None:
+    result = tick(workspace, instance)
+    assert isinstance(result, dg.SkipReason)
+    assert "nothing new" in str(result.skip_message)
+
+
+def test_new_objects_become_batches_partitions_and_runs_a_bounded_number_a_tick(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    drop(workspace, *(f"f{n}" for n in range(8)))
+    first = tick(workspace, instance)
+    assert isinstance(first, dg.SensorResult)
+    keys = [request.partition_key for request in first.run_requests or []]
+    assert len(keys) == 2
+    assert all(key and is_batch_id(key) for key in keys)
+    assert [request.run_key for request in first.run_requests or []] == keys
+    assert first.dynamic_partitions_requests
+    assert list(first.dynamic_partitions_requests[0].partition_keys) == keys
+    second = tick(workspace, instance, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert [request.tags["imaging/objects"] for request in second.run_requests or []] == ["2"]
+    assert isinstance(tick(workspace, instance, second.cursor), dg.SkipReason)
+
+
+def test_a_tick_that_was_lost_is_announced_again_with_the_same_run_keys(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    drop(workspace, "a", "b")
+    lost, again = tick(workspace, instance), tick(workspace, instance)
+    assert isinstance(lost, dg.SensorResult)
+    assert isinstance(again, dg.SensorResult)
+    assert [r.run_key for r in lost.run_requests or []] == [r.run_key for r in again.run_requests or []]
+
+
+def test_a_changed_file_is_taken_in_again(workspace: Workspace, instance: dg.DagsterInstance) -> None:
+    drop(workspace, "a")
+    first = tick(workspace, instance)
+    assert isinstance(first, dg.SensorResult)
+    (workspace.settings.landing / "a").write_text("other content")
+    second = tick(workspace, instance, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert second.cursor == "2"
+
+
+def test_batches_a_person_loads_are_left_to_that_person(workspace: Workspace, instance: dg.DagsterInstance) -> None:
+    drop(workspace, "a")
+    with workspace.ledger() as ledger:
+        intake.take_in(ledger, workspace.landing(), workspace.settings, is_announced=True)
+    assert isinstance(tick(workspace, instance), dg.SkipReason)
+
+
+def test_a_folder_loaded_once_is_announced_by_the_sensor(
+    workspace: Workspace, instance: dg.DagsterInstance, tmp_path: Path, definitions: dg.Definitions
+) -> None:
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "old").write_text("x")
+    config = {"ops": {"register_folder": {"config": {"path": str(tmp_path / "archive")}}}}
+    job = definitions.resolve_job_def("load_folder")
+    assert job.execute_in_process(instance=instance, run_config=config).success
+    result = tick(workspace, instance)
+    assert isinstance(result, dg.SensorResult)
+    assert len(result.run_requests or []) == 1
+
+
+def repair(workspace: Workspace, instance: dg.DagsterInstance) -> list[str] | str:
+    with dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=datetime.now(UTC), resources={"workspace": workspace}
+    ) as context:
+        result = intake.repair_batches(context)
+    if isinstance(result, dg.SkipReason):
+        return str(result.skip_message)
+    assert isinstance(result, list)
+    return [str(request.partition_key) for request in result]
+
+
+def finish(instance: dg.DagsterInstance, key: str, version: str) -> None:
+    materialization = dg.AssetMaterialization(intake.LAST_ASSET, partition=key, metadata={"chain_version": version})
+    instance.report_runless_asset_event(materialization)
+
+
+def test_missing_and_outdated_batches_are_repaired_oldest_first(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    drop(workspace, *(f"f{n}" for n in range(6)))
+    with workspace.ledger() as ledger:
+        first, second = intake.take_in(ledger, workspace.landing(), workspace.settings, is_announced=False)
+    assert repair(workspace, instance) == [first.batch_id, second.batch_id]
+    assert set(instance.get_dynamic_partitions("arrival_batch")) == {first.batch_id, second.batch_id}
+    finish(instance, first.batch_id, workspace.chain_version())
+    assert repair(workspace, instance) == [second.batch_id]
+    finish(instance, second.batch_id, "another version of the code")
+    assert repair(workspace, instance) == [second.batch_id]
+    finish(instance, second.batch_id, workspace.chain_version())
+    assert "up to date" in repair(workspace, instance)
+
+
+def test_a_batch_that_failed_three_times_waits_for_a_person_and_is_named(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    drop(workspace, "a")
+    with workspace.ledger() as ledger:
+        (batch,) = intake.take_in(ledger, workspace.landing(), workspace.settings, is_announced=False)
+    for _ in range(intake.ATTEMPTS_PER_BATCH):
+        from dagster._core.test_utils import create_run_for_test
+
+        create_run_for_test(instance, tags={"dagster/partition": batch.batch_id}, status=dg.DagsterRunStatus.FAILURE)
+    reason = repair(workspace, instance)
+    assert batch.batch_id in reason
+    assert "wait for a person" in reason
+
+
+def evaluate(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, at: datetime, cursor: object = None
+) -> dg.EvaluateAutomationConditionsResult:
+    return dg.evaluate_automation_conditions(definitions, instance, evaluation_time=at, cursor=cursor)  # type: ignore[arg-type]
+
+
+def automated(condition: dg.AutomationCondition[dg.AssetKey]) -> dg.Definitions:
+    """A small graph with the real conditions: a batch, a model, predictions; and nightly labels."""
+
+    @dg.asset(key=asset_key("gold", "image_tensor"), partitions_def=arrival_batches)
+    def image_tensor() -> None: ...
+
+    @dg.asset(key=asset_key("gold", "pneumonia_model"))
+    def pneumonia_model() -> None: ...
+
+    @dg.asset(
+        key=asset_key("gold", "model_prediction"),
+        partitions_def=arrival_batches,
+        deps=[image_tensor, pneumonia_model],
+        automation_condition=condition,
+    )
+    def model_prediction() -> None: ...
+
+    @dg.asset(key=asset_key("gold", "label"), deps=[image_tensor], automation_condition=nightly_if_new)
+    def label() -> None: ...
+
+    return dg.Definitions([image_tensor, pneumonia_model, model_prediction, label])
+
+
+def materialize(instance: dg.DagsterInstance, table: str, partition: str | None = None) -> None:
+    instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("gold", table), partition=partition))
+
+
+PREDICTION = asset_key("gold", "model_prediction")
+
+
+def test_a_new_batch_is_predicted_by_itself_and_an_old_one_not_again(instance: dg.DagsterInstance) -> None:
+    definitions = automated(when_batch_is_ready)
+    noon = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+    instance.add_dynamic_partitions("arrival_batch", ["k1"])
+    result = evaluate(definitions, instance, noon)
+    materialize(instance, "image_tensor", "k1")
+    result = evaluate(definitions, instance, noon.replace(minute=1), result.cursor)
+    assert not result.get_requested_partitions(PREDICTION), "there is no model yet"
+    materialize(instance, "pneumonia_model")
+    result = evaluate(definitions, instance, noon.replace(minute=2), result.cursor)
+    assert result.get_requested_partitions(PREDICTION) == {"k1"}
+    materialize(instance, "model_prediction", "k1")
+    instance.add_dynamic_partitions("arrival_batch", ["k2"])
+    result = evaluate(definitions, instance, noon.replace(minute=3), result.cursor)
+    materialize(instance, "image_tensor", "k2")
+    result = evaluate(definitions, instance, noon.replace(minute=4), result.cursor)
+    assert result.get_requested_partitions(PREDICTION) == {"k2"}
+    materialize(instance, "model_prediction", "k2")
+    materialize(instance, "pneumonia_model")
+    result = evaluate(definitions, instance, noon.replace(minute=5), result.cursor)
+    assert not result.get_requested_partitions(PREDICTION)
+
+
+def test_labels_are_read_at_night_when_something_came(instance: dg.DagsterInstance) -> None:
+    definitions = automated(when_batch_is_ready)
+    label = asset_key("gold", "label")
+    instance.add_dynamic_partitions("arrival_batch", ["k1"])
+    result = evaluate(definitions, instance, datetime(2026, 1, 31, 12, 0, tzinfo=UTC))
+    materialize(instance, "image_tensor", "k1")
+    result = evaluate(definitions, instance, datetime(2026, 1, 31, 13, 0, tzinfo=UTC), result.cursor)
+    assert result.get_num_requested(label) == 0
+    result = evaluate(definitions, instance, datetime(2026, 2, 1, 3, 0, 30, tzinfo=UTC), result.cursor)
+    assert result.get_num_requested(label) == 1
+    materialize(instance, "label")
+    result = evaluate(definitions, instance, datetime(2026, 2, 2, 3, 0, 30, tzinfo=UTC), result.cursor)
+    assert result.get_num_requested(label) == 0
