@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo dev test test-slow lint format doctor lock clean
+.PHONY: help setup demo dev test test-slow lint format docs doctor lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -38,6 +38,9 @@ lint: setup ## lint, format check and types
 
 format: setup ## format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+docs: setup ## renew the generated reference
+	@$(BIN)/python -c "from imaging_pipeline.lake.dictionary import reference_page; print(reference_page(), end='')" > docs/reference/tables.md
 
 doctor: setup ## check this installation
 	@$(BIN)/imaging-pipeline doctor

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from imaging_pipeline import __version__
 from imaging_pipeline.errors import ConfigurationError, ImagingError, TransientError
@@ -223,10 +223,13 @@ def _run_batches(runner: Runner, batches: list[Batch]) -> bool:
 
 def _run_learning(runner: Runner, workspace: Workspace) -> bool:
     """Train, predict what the champion has not seen, print the model's figures."""
-    _say("model: labels, dataset version, training (minutes on a laptop)")
-    if not runner.train().success:
-        print("training failed; see the run of job train_model in the Dagster UI (make dev)")
+    _say("model: labels, dataset version, training (a minute or two on a laptop)")
+    training = runner.train()
+    if not training.succeeded:
+        print(f"training failed; see run {training.run_id} in the Dagster UI (make dev)")
         return False
+    if not training.is_new:
+        print("the dataset is unchanged: its model was found, nothing is trained again")
     with workspace.ledger() as ledger:
         due = runner.unpredicted(ledger.batches())
     runs = [runner.predict(batch) for batch in due]
@@ -280,14 +283,15 @@ def _progress() -> Iterator[Callable[[str], Progress]]:
     with ExitStack() as bars:
 
         def start(stage: str) -> Progress:
-            bar = tqdm(desc=f"  {stage:13}", total=0, file=sys.stderr, mininterval=0.5, bar_format=_BAR)
-            bars.callback(bar.close)
+            open_bars: list[tqdm[NoReturn]] = []  # made when there is something to show
 
             def advance(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done)
-                if bar.n >= total:
-                    bar.close()
+                if not open_bars:
+                    bar: tqdm[NoReturn] = tqdm(desc=f"  {stage:13}", total=total, mininterval=0.5, bar_format=_BAR)
+                    open_bars.append(bars.enter_context(bar))
+                open_bars[0].update(done)
+                if open_bars[0].n >= total:
+                    open_bars[0].close()
 
             return advance
 

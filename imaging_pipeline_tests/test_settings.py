@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import stat
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def test_the_key_file_is_private_and_made_once(tmp_path: Path) -> None:
 def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     settings = made(tmp_path)
     settings.create_key_file()
-    os.chmod(settings.key_file, 0o640)
+    settings.key_file.chmod(0o640)
     with pytest.raises(ConfigurationError, match="chmod 600"):
         settings.master_key()
 

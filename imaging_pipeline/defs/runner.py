@@ -14,6 +14,7 @@ import dagster as dg
 from imaging_pipeline.catalog.bronze import BatchCounts, batch_counts
 from imaging_pipeline.catalog.ledger import Batch
 from imaging_pipeline.defs import intake
+from imaging_pipeline.defs.assets.model import MODEL_KEY
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.objects.folder import Folder
@@ -29,6 +30,15 @@ class BatchRun:
 
     batch: Batch
     succeeded: bool
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A run of the training job, and whether it trained or found the model of the same dataset."""
+
+    succeeded: bool
+    is_new: bool
     run_id: str
 
 
@@ -58,9 +68,12 @@ class Runner:
         result = self._run("ingest_batch", batch.batch_id)
         return BatchRun(batch, result.success, result.run_id)
 
-    def train(self) -> dg.ExecuteInProcessResult:
-        """Labels, dataset and model."""
-        return self._run("train_model")
+    def train(self) -> TrainingRun:
+        """Labels, dataset and model; an unchanged dataset is not trained on again."""
+        result = self._run("train_model")
+        made = [event.materialization for event in result.get_asset_materialization_events()]
+        is_new = any(each.metadata["is_new"].value for each in made if each.asset_key == MODEL_KEY)
+        return TrainingRun(result.success, is_new, result.run_id)
 
     def unpredicted(self, batches: Sequence[Batch]) -> list[Batch]:
         """Batches with tensors and without predictions of the champion."""

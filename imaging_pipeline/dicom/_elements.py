@@ -42,7 +42,7 @@ _TEXT_RESETS = b"\r\n\t\f"
 _PERSON_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
-class ValueFault(Exception):  # noqa: N818 - carries the replacement, it is no error of the program
+class ValueFault(Exception):
     """A value does not fit its representation; never leaves the package.
 
     Attributes:

@@ -243,12 +243,13 @@ class ModelTracker:
 
 @contextlib.contextmanager
 def _mlflow_store() -> Iterator[None]:
-    """Keeps MLflow silent (telemetry off, warnings only) and tells a busy store from a wrong call."""
-    from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY  # noqa: PLC0415
+    """Keeps MLflow silent (no telemetry, no progress bars, errors only) and tells a busy store from a wrong call."""
+    from mlflow import environment_variables as switches  # noqa: PLC0415
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
     from mlflow.telemetry import set_telemetry_client  # noqa: PLC0415
 
-    MLFLOW_DISABLE_TELEMETRY.set("true")  # type: ignore[no-untyped-call]
+    switches.MLFLOW_DISABLE_TELEMETRY.set("true")  # type: ignore[no-untyped-call]
+    switches.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set("false")  # type: ignore[no-untyped-call]
     set_telemetry_client()  # type: ignore[no-untyped-call]
     loggers = {name: logging.getLogger(name) for name in ("mlflow", "alembic")}
     levels = {name: logger.level for name, logger in loggers.items()}

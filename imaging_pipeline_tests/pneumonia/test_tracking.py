@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +119,37 @@ def test_figures_and_model_lie_under_the_artifact_root_and_nothing_in_the_workin
     assert (artifacts / "figures" / "roc.png").read_bytes().startswith(b"\x89PNG")
     assert list(recorded.tracker.artifact_root.rglob("state_dict.pt"))
     assert not list(recorded.cwd.iterdir())
+
+
+def test_mlflows_process_wide_store_is_not_touched(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from imaging_pipeline.pneumonia.config import TrainingConfig
+from imaging_pipeline.pneumonia.evaluation import evaluate
+from imaging_pipeline.pneumonia.prediction import load_champion
+from imaging_pipeline.pneumonia.tracking import DatasetInfo, ModelTracker
+from imaging_pipeline.pneumonia.training import train
+from imaging_pipeline_tests.pneumonia.images import BrightSpots
+store = Path(sys.argv[1])
+tracker = ModelTracker(f"sqlite:///{store}/mlflow.db", store / "artifacts", "experiment", "model")
+trained = train(BrightSpots(8, 1), BrightSpots(4, 2), TrainingConfig(image_size=32, epochs=1))
+evaluation = evaluate([0.1, 0.9], [0, 1], ["a", "b"], 0.5)
+dataset = DatasetInfo("chest", "v1", "ab", "17", {}, "ducklake:research")
+tracker.promote(tracker.log_training_run(trained, evaluation, {}, dataset, {}).version)
+assert load_champion(tracker) is not None
+import mlflow
+assert mlflow.telemetry.get_telemetry_client() is None
+"""
+    cwd, store = tmp_path / "cwd", tmp_path / "store"
+    cwd.mkdir()
+    package_root = Path(__file__).parents[2]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(package_root)}
+    command = [sys.executable, "-W", "ignore", "-c", script, str(store)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list(cwd.iterdir())
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_the_champion_moves_by_promotion_only(recorded: Recorded) -> None:
