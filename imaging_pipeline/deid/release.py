@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from imaging_pipeline.catalog.bronze import stage_filter
 from imaging_pipeline.catalog.inspection import issue_row
 from imaging_pipeline.deid.engine import Deidentified, Deidentifier
+from imaging_pipeline.deid.leakage import count_leaks
 from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.deid.vault import CrosswalkEntry, Vault
 from imaging_pipeline.dicom.header import read_header
-from imaging_pipeline.errors import Issue, PoisonInput, Reason, Stage
+from imaging_pipeline.errors import ImagingError, Issue, PoisonInput, Reason, Stage
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.entities import StoredObject
@@ -146,6 +147,14 @@ class ReleaseCounts:
         return self.instances == self.released + self.held
 
 
+class ReleaseRefused(ImagingError):
+    """Rows about to go to research hold an identifier: the batch is held whole and nothing of it is written."""
+
+    def __init__(self, leaks: Mapping[str, int]) -> None:
+        super().__init__(f"identifiers in {', '.join(sorted(leaks))}: the batch is held, nothing was written")
+        self.leaks = dict(leaks)
+
+
 def release_batch(
     identified: Lake,
     research: Lake,
@@ -161,6 +170,7 @@ def release_batch(
     and no file exists that the key holder could not trace.
 
     Raises:
+        ReleaseRefused: the rows hold an identifier.
         TransientError: a lake is locked.
     """
     targets = _targets(identified, releaser.batch_id)
@@ -203,6 +213,9 @@ def _write(identified: Lake, research: Lake, batch_id: str, total: Releases) -> 
     if rows.refused:
         raise AssertionError(f"{rows.refused} de-identified headers have no legal UIDs: the engine is broken")
     before = _released_uris(research, batch_id)
+    if leaks := count_leaks(identified, rows.tables, batch_id):
+        _remove({stored.storage_uri for stored in total.stored} - before)
+        raise ReleaseRefused(leaks)
     with research.transaction():
         write_entities(research, "deid", rows, batch_id)
         verified = registry.table("deid_verification").rows(total.verified)
@@ -210,8 +223,12 @@ def _write(identified: Lake, research: Lake, batch_id: str, total: Releases) -> 
     issues = registry.table("ingest_issue").rows(total.held)
     with identified.transaction():
         identified.replace_batch("bronze", "ingest_issue", issues, batch_id, where=stage_filter([Stage.DEID]))
-    for uri in before - {stored.storage_uri for stored in total.stored}:
-        uri_to_path(uri).unlink(missing_ok=True)  # released by an earlier run, refused by this one
+    _remove(before - {stored.storage_uri for stored in total.stored})  # released before, refused now
+
+
+def _remove(uris: set[str]) -> None:
+    for uri in uris:
+        uri_to_path(uri).unlink(missing_ok=True)
 
 
 def _released_uris(research: Lake, batch_id: str) -> set[str]:

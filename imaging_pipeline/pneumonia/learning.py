@@ -36,7 +36,7 @@ class Learned:
     Attributes:
         model: the registered version.
         metrics: metrics on the test side, by name.
-        figures: plots as PNG by name; empty when nothing was trained.
+        figures: plots as PNG by file name.
         is_new: trained by this call; else the same training was found.
         is_champion: the version predictions are made with.
     """
@@ -68,7 +68,7 @@ def learn(
     found = tracker.find(TRAINING_TAG, digest)
     if found is not None:
         is_champion = _promote_if_better(tracker, found)
-        return Learned(found, tracker.metrics(found), {}, is_new=False, is_champion=is_champion)
+        return Learned(found, tracker.metrics(found), tracker.figures(found), is_new=False, is_champion=is_champion)
     _require_sides(dataset)
     return _train(dataset, tracker, config, dict(tags) | {TRAINING_TAG: digest}, progress)
 

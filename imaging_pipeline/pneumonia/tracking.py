@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHAMPION = "champion"
+FIGURES = "figures"
 DIGEST_TAG = "weights_sha256"
 MODEL_TAG = "logged_model_id"
 """A database registry keeps a version's model id only when it may look it up in MLflow's process-wide store."""
@@ -184,6 +185,17 @@ class ModelTracker:
         with _mlflow_store():
             return dict(self._client().get_run(model.run_id).data.metrics)
 
+    def figures(self, model: RegisteredModel) -> dict[str, bytes]:
+        """The pictures of the model's run, PNG by file name.
+
+        Raises:
+            TransientError: the store is busy or unreachable.
+        """
+        with _mlflow_store(), tempfile.TemporaryDirectory() as folder:
+            client = self._client()
+            names = [entry.path for entry in client.list_artifacts(model.run_id, FIGURES)]
+            return {Path(n).name: Path(client.download_artifacts(model.run_id, n, folder)).read_bytes() for n in names}
+
     def load(self, model: RegisteredModel) -> StoredModel:
         """Weights and settings of a registered model, checked against the digest in the registry.
 
@@ -299,7 +311,7 @@ def _log_course(
     with tempfile.TemporaryDirectory() as folder:
         for name, png in figures.items():
             Path(folder, name).write_bytes(png)
-        client.log_artifacts(run_id, folder, "figures")
+        client.log_artifacts(run_id, folder, FIGURES)
 
 
 def _log_model(

@@ -257,3 +257,17 @@ def test_labels_are_read_at_night_when_something_came(instance: dg.DagsterInstan
     materialize(instance, "label")
     result = evaluate(definitions, instance, datetime(2026, 2, 2, 3, 0, 30, tzinfo=UTC), result.cursor)
     assert result.get_num_requested(label) == 0
+
+
+def test_no_asset_of_a_later_zone_runs_past_a_blocking_check(definitions: dg.Definitions) -> None:
+    """A blocking check holds only the assets below its own; each zone must depend on what guards the one before."""
+    graph = definitions.resolve_asset_graph()
+    guarded = {key.asset_key for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
+    assert len(guarded) == 6
+    zones = ["bronze", "silver", "deid"]
+    for here, after in zip(zones, ["silver", "deid", "gold"], strict=True):
+        for guard in (key for key in guarded if key.path[0] == here):
+            below = graph.get_ancestor_asset_keys
+            later = [key for key in graph.get_all_asset_keys() if key.path[0] == after and key.path[-1] != "label"]
+            ops = {key: graph.get(key).execution_set_asset_keys for key in later}
+            assert all(any(guard in below(member) for member in ops[key]) for key in later), f"{guard} guards not all"

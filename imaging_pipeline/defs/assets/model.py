@@ -43,8 +43,8 @@ def pneumonia_model(
         tags=tags,
         progress=(lambda _: epoch_done(1, config.epochs)) if epoch_done else None,
     )
-    shown: reporting.Shown = {name: value for name, value in learned.metrics.items() if name.startswith("test_")}
-    shown |= {name: reporting.picture(name, png) for name, png in learned.figures.items()}
+    shown: reporting.Shown = {name: reporting.picture(name, png) for name, png in learned.figures.items()}
+    shown |= {name: value for name, value in learned.metrics.items() if name.startswith("test_")}
     shown |= {
         "mlflow_run_id": learned.model.run_id,
         "mlflow_model": learned.model.uri,

@@ -16,6 +16,9 @@ from imaging_pipeline.tensors.versions import freeze_dataset
 
 CODE_VERSION = f"tensors-{RECIPE_VERSION}"
 
+TABLES_READ = ("dicom_patient", "dicom_study", "dicom_series", "dicom_instance", "dicom_file_location")
+"""What tensors are made from. A blocking check holds only what depends on its own asset: all are named."""
+
 SPLIT_FRACTIONS = SplitFractions(train=0.7, val=0.1, test=0.2)
 
 
@@ -26,7 +29,7 @@ SPLIT_FRACTIONS = SplitFractions(train=0.7, val=0.1, test=0.2)
             "gold",
             "image_tensor",
             code_version=CODE_VERSION,
-            deps=[reporting.asset_key("deid", "dicom_instance"), reporting.asset_key("deid", "dicom_file_location")],
+            deps=[reporting.asset_key("deid", table) for table in TABLES_READ],
             kinds=("arrow", "duckdb"),
         )
     ],

@@ -10,7 +10,7 @@ from imaging_pipeline.catalog.bronze import batch_counts
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
-from imaging_pipeline.deid.leakage import count_leaks
+from imaging_pipeline.deid.leakage import count_leaks, research_rows
 from imaging_pipeline.deid.release import release_counts
 from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.tensors.splits import Split, count_patients_on_two_sides
@@ -80,8 +80,10 @@ def no_identifier_on_research_side(
 ) -> dg.AssetCheckResult:
     """The engine screens every file before it is written; this looks at the tables from the other side."""
     with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
-        leaks: Mapping[str, int] = count_leaks(identified, research, context.partition_key)
-    return _result(not leaks, cells_by_column=dict(leaks))
+        leaks: Mapping[str, int] = count_leaks(
+            identified, research_rows(research, context.partition_key), context.partition_key
+        )
+    return _result(not leaks, leaking_cells=sum(leaks.values()), cells_by_column=dict(leaks))
 
 
 @_batch_check(
