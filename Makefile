@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup demo dev test test-slow lint format docs doctor lock clean
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -E '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(STAMP) ## install the locked environment into .venv
 
@@ -41,6 +41,9 @@ format: setup ## format the code
 
 docs: setup ## renew the generated reference
 	@$(BIN)/python -c "from imaging_pipeline.lake.dictionary import reference_page; print(reference_page(), end='')" > docs/reference/tables.md
+
+bench-%: setup ## bench-NAME: one benchmark of benchmarks/; the last line is one JSON object of its figures
+	@$(BIN)/python benchmarks/$*.py
 
 doctor: setup ## check this installation
 	@$(BIN)/imaging-pipeline doctor
