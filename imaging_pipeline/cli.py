@@ -163,7 +163,7 @@ def _status(_: argparse.Namespace, settings: Settings) -> int:
     with _session(settings) as (runner, _workspace):
         unfinished = runner.unfinished(batches)
     for batch in unfinished:
-        print(f"          {batch.batch_id} is not finished: repaired tonight, or now by 'imaging-pipeline ingest'")
+        print(f"          {batch.batch_id} is unfinished or out of date: repaired at night, or now by 'ingest'")
     champion = workspace.tracker().champion()
     print(f"champion  {champion.uri if champion else 'none yet'}")
     _print_overview(workspace)
@@ -184,11 +184,12 @@ def _doctor(_: argparse.Namespace, settings: Settings) -> int:
 
 
 def _dev(options: argparse.Namespace, settings: Settings) -> int:
-    from imaging_pipeline.defs.runner import prepare_dagster_home  # noqa: PLC0415
+    from imaging_pipeline.defs.runner import open_instance  # noqa: PLC0415
 
     settings.create_key_file()
     settings.landing.mkdir(parents=True, exist_ok=True)
-    home = prepare_dagster_home(settings)
+    with open_instance(settings):
+        home = settings.dagster_home
     _say(f"the UI will be at http://127.0.0.1:{options.port}; the landing folder is {settings.landing}")
     environment = os.environ | {"DAGSTER_HOME": str(home), "IMAGING_PIPELINE_HOME": str(settings.home)}
     command = [sys.executable, "-m", "dagster", "dev", "-m", "imaging_pipeline.definitions", "-h", "127.0.0.1"]
@@ -226,7 +227,8 @@ def _run_learning(runner: Runner, workspace: Workspace) -> bool:
     _say("model: labels, dataset version, training (a minute or two on a laptop)")
     training = runner.train()
     if not training.succeeded:
-        print(f"training failed; see run {training.run_id} in the Dagster UI (make dev)")
+        why = training.reason or "see its run in the Dagster UI (make dev)"
+        print(f"training failed (run {training.run_id}): {why}")
         return False
     if not training.is_new:
         print("the dataset is unchanged: its model was found, nothing is trained again")
@@ -243,6 +245,9 @@ def _print_champion(workspace: Workspace) -> None:
     if champion is None:
         return
     metrics = tracker.metrics(champion)
+    if "test_auroc" not in metrics:
+        print(f"champion {champion.uri}: its test images are of one class only, so it has no AUROC; add patients")
+        return
     low, high = metrics.get("test_auroc_ci_low", float("nan")), metrics.get("test_auroc_ci_high", float("nan"))
     print(
         f"champion {champion.uri}: test AUROC {metrics['test_auroc']:.3f} "

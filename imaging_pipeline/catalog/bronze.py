@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pydicom
 
 import imaging_pipeline
 from imaging_pipeline.catalog.inspection import ParseStatus, crashed_rows, inspect_objects
-from imaging_pipeline.errors import Stage
+from imaging_pipeline.errors import Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import ObjectVersion
@@ -35,6 +36,7 @@ class BatchCounts:
         failed: with an error and no header.
         skipped: no DICOM.
         bytes: bytes of all.
+        unread: objects whose bytes could not be fetched by this run; a later run may fare better.
     """
 
     seen: int
@@ -42,6 +44,7 @@ class BatchCounts:
     failed: int
     skipped: int
     bytes: int = 0
+    unread: int = 0
 
     @property
     def is_closed(self) -> bool:
@@ -72,7 +75,7 @@ def load_bronze(
         progress: called with the objects done since the last call, and all there are.
 
     Raises:
-        TransientError: the lake is locked.
+        TransientError: the lake is locked, or most of the objects cannot be read: the source is out of reach.
     """
     started_at = _now()
     parts: dict[str, list[pa.Table]] = {}
@@ -88,25 +91,55 @@ def load_bronze(
         if progress:
             progress(tables["object_catalog"].num_rows, len(manifest))
     merged = {name: pa.concat_tables(rows) for name, rows in parts.items()}
-    counts = _count(len(manifest), merged["object_catalog"], sum(target.size for target in manifest))
+    unread = _unread(merged["ingest_issue"])
+    if len(unread) * 2 > len(manifest):
+        raise TransientError(f"{len(unread)} of {len(manifest)} objects cannot be read: is the source reachable?")
     with lake.transaction():
-        lake.replace_batch("bronze", "object_catalog", merged["object_catalog"], batch_id)
-        lake.replace_batch("bronze", "dicom_header", merged["dicom_header"], batch_id)
-        lake.replace_batch("bronze", "ingest_issue", merged["ingest_issue"], batch_id, where=stage_filter(ISSUE_STAGES))
+        kept = _keep_earlier(lake, batch_id, unread, merged)
+        lake.replace_batch("bronze", "object_catalog", merged["object_catalog"], batch_id, where=kept)
+        lake.replace_batch("bronze", "dicom_header", merged["dicom_header"], batch_id, where=kept)
+        issues = f"{stage_filter(ISSUE_STAGES)} AND {kept}"
+        lake.replace_batch("bronze", "ingest_issue", merged["ingest_issue"], batch_id, where=issues)
+        size = sum(target.size for target in manifest)
+        counts = replace(_counts_in(lake, batch_id, len(manifest), size), unread=len(unread))
         _record_run(lake, batch_id, manifest, counts, run_id, started_at)
     return counts
 
 
 def batch_counts(lake: Lake, batch_id: str) -> BatchCounts:
     """The counts of a batch as they stand in the catalog; ``seen`` is what the run was given."""
-    rows = lake.query("SELECT parse_status FROM bronze.object_catalog WHERE arrival_batch = ?", [batch_id])
     seen = lake.rows(
         """SELECT objects_seen, bytes_read FROM bronze.ingest_run
         WHERE arrival_batch = ? ORDER BY finished_at DESC LIMIT 1""",
         [batch_id],
     )
     objects, size = (int(str(n)) for n in seen[0]) if seen else (0, 0)
-    return _count(objects, rows, size)
+    return _counts_in(lake, batch_id, objects, size)
+
+
+def _unread(issues: pa.Table) -> list[str]:
+    """Keys of the objects whose bytes could not be fetched."""
+    return [str(key) for key in issues.filter(pc.equal(issues["stage"], Stage.FETCH))["object_key"].to_pylist()]
+
+
+def _keep_earlier(lake: Lake, batch_id: str, unread: list[str], merged: dict[str, pa.Table]) -> str:
+    """Condition on rows that may be replaced: an object that was read before and is gone now keeps its rows.
+
+    Takes the new rows of such objects out of ``merged``.
+    """
+    if not unread:
+        return "true"
+    lake.connection.register("unread_objects", pa.table({"object_key": unread}))
+    lake.connection.execute(
+        """CREATE OR REPLACE TEMP TABLE kept_objects AS SELECT object_key FROM bronze.dicom_header
+        WHERE arrival_batch = ? AND object_key IN (SELECT object_key FROM unread_objects)""",
+        [batch_id],
+    )
+    lake.connection.unregister("unread_objects")
+    kept = [key for (key,) in lake.connection.execute("FROM temp.kept_objects").fetchall()]
+    for name, rows in merged.items():
+        merged[name] = rows.filter(pc.invert(pc.is_in(rows["object_key"], pa.array(kept, pa.string()))))
+    return "object_key NOT IN (SELECT object_key FROM temp.kept_objects)"
 
 
 def stage_filter(stages: Sequence[Stage]) -> str:
@@ -114,8 +147,9 @@ def stage_filter(stages: Sequence[Stage]) -> str:
     return f"stage IN ({', '.join(repr(str(stage)) for stage in stages)})"
 
 
-def _count(seen: int, catalog: pa.Table, size: int) -> BatchCounts:
-    by_status = Counter(catalog["parse_status"].to_pylist())
+def _counts_in(lake: Lake, batch_id: str, seen: int, size: int) -> BatchCounts:
+    rows = lake.query("SELECT parse_status FROM bronze.object_catalog WHERE arrival_batch = ?", [batch_id])
+    by_status = Counter(rows["parse_status"].to_pylist())
     return BatchCounts(
         seen=seen,
         parsed=by_status[ParseStatus.PARSED] + by_status[ParseStatus.PARSED_WITH_ISSUES],

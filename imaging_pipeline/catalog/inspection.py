@@ -17,6 +17,7 @@ import pyarrow as pa
 from imaging_pipeline.dicom.header import Header, read_header
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Severity, Stage
 from imaging_pipeline.lake import registry
+from imaging_pipeline.objects.archive import list_members
 from imaging_pipeline.objects.model import Content, ObjectVersion, key_of
 from imaging_pipeline.objects.reading import read_content
 
@@ -83,6 +84,9 @@ def inspect_object(batch_id: str, target: ObjectVersion, rows: BronzeRows) -> No
         issues = list(header.issues)
     except PoisonInput as refusal:
         issues = [_refusal(target, content, refusal)]
+    except Exception as error:  # noqa: BLE001 - whatever a hostile object provokes costs that object, not its batch
+        header, message = None, f"reading it failed unexpectedly ({type(error).__name__})"
+        issues = [Issue(Reason.MALFORMED, Stage.PARSE, message=message)]
     status = _status(header, issues)
     rows.catalog.append(_catalog_row(batch_id, target, content, header, status))
     if header is not None:
@@ -126,13 +130,19 @@ def _refusal(target: ObjectVersion, content: Content | None, refusal: PoisonInpu
     """The issue of an object without a header: harmless when it never claimed to be DICOM."""
     if content is None:
         return refusal.issue(Stage.FETCH)
-    if target.is_archive and _media_type(content) == "application/zip":
-        return Issue(Reason.ARCHIVE, Stage.LIST, Severity.INFO, message="its members are objects of their own")
     if target.is_archive:
-        return Issue(Reason.ARCHIVE_UNREADABLE, Stage.LIST, message="named like an archive, but it is none")
+        return _archive_issue(target)
     if refusal.reason is Reason.NOT_DICOM and not _claims_dicom(target):
         return Issue(Reason.NOT_DICOM, Stage.PARSE, Severity.INFO, message=f"looks like {_media_type(content)}")
     return refusal.issue(Stage.PARSE)
+
+
+def _archive_issue(target: ObjectVersion) -> Issue:
+    try:
+        members = sum(1 for _ in list_members(target))
+    except PoisonInput as refusal:
+        return refusal.issue(Stage.LIST)
+    return Issue(Reason.ARCHIVE, Stage.LIST, Severity.INFO, message=f"its {members} members are objects of their own")
 
 
 def _status(header: Header | None, issues: Sequence[Issue]) -> ParseStatus:
@@ -178,7 +188,7 @@ def _header_row(batch_id: str, target: ObjectVersion, header: Header) -> dict[st
         "study_instance_uid": _first(elements, "0020000D"),
         "series_instance_uid": _first(elements, "0020000E"),
         "transfer_syntax_uid": header.transfer_syntax_uid,
-        "specific_character_set": elements.get("00080005", {}).get("Value"),
+        "specific_character_set": [str(name) for name in elements.get("00080005", {}).get("Value") or []] or None,
         "header_json": header.json,
         "header_sha256": hashlib.sha256(header.json.encode()).hexdigest(),
         "has_pixel": header.has_pixel,
@@ -192,7 +202,7 @@ def _header_row(batch_id: str, target: ObjectVersion, header: Header) -> dict[st
 
 def _first(elements: Mapping[str, dict[str, list[str]]], tag: str) -> str | None:
     values = elements.get(tag, {}).get("Value")
-    return str(values[0]) if values and values[0] else None
+    return values[0] if values and isinstance(values[0], str) and values[0] else None
 
 
 def _claims_dicom(target: ObjectVersion) -> bool:

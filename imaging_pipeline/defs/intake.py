@@ -115,11 +115,15 @@ def repair_batches(
     instance, version = context.instance, workspace.chain_version()
     instance.add_dynamic_partitions("arrival_batch", [b.batch_id for b in batches if is_batch_id(b.batch_id)])
     due = [batch for batch in batches if needs_run(instance, batch.batch_id, version)]
-    tired = [batch.batch_id for batch in due if _failures(instance, batch.batch_id) >= ATTEMPTS_PER_BATCH]
+    tired = [batch.batch_id for batch in due if _has_failed_too_often(instance, batch.batch_id)]
     requests = [
-        dg.RunRequest(partition_key=batch.batch_id, tags={"imaging/repair": "true"})
+        dg.RunRequest(
+            run_key=f"repair/{context.scheduled_execution_time:%Y-%m-%d}/{batch.batch_id}",
+            partition_key=batch.batch_id,
+            tags={"imaging/repair": "true"},
+        )
         for batch in due
-        if batch.batch_id not in tired and not _is_running(instance, batch.batch_id)
+        if batch.batch_id not in tired
     ]
     if requests:
         return requests[:REPAIRS_PER_NIGHT]
@@ -128,24 +132,41 @@ def repair_batches(
 
 
 def needs_run(instance: dg.DagsterInstance, batch_id: str, version: str) -> bool:
-    """The batch's chain was never finished, or by another version of the code, profile or recipe."""
+    """The batch's chain did not go through, or by another version of code, profile or recipe, or missed objects.
+
+    A batch some of whose objects could not be fetched is run again up to :data:`ATTEMPTS_PER_BATCH` times in all; one
+    that is running now is not due.
+    """
+    runs = _runs(instance, batch_id)
+    if runs and not runs[0].is_finished:
+        return False
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=LAST_ASSET, asset_partitions=[batch_id]), limit=1
     ).records
-    materialization = records[0].asset_materialization if records else None
-    done = materialization.metadata.get(reporting.CHAIN_VERSION) if materialization else None
-    return done is None or done.value != version
+    made = records[0].asset_materialization if records else None
+    if made is None or (runs and not runs[0].is_success):
+        return True
+    done = made.metadata.get(reporting.CHAIN_VERSION)
+    if done is None or done.value != version:
+        return True
+    return _missed_objects(instance, batch_id) and len(runs) < ATTEMPTS_PER_BATCH
 
 
-def _failures(instance: dg.DagsterInstance, batch_id: str) -> int:
-    return _count_runs(instance, batch_id, [dg.DagsterRunStatus.FAILURE])
+def _missed_objects(instance: dg.DagsterInstance, batch_id: str) -> bool:
+    catalog = dg.AssetRecordsFilter(asset_key=asset_key("bronze", "object_catalog"), asset_partitions=[batch_id])
+    records = instance.fetch_materializations(catalog, limit=1).records
+    made = records[0].asset_materialization if records else None
+    unread = made.metadata.get(reporting.UNREAD_OBJECTS) if made else None
+    return bool(unread and unread.value)
 
 
-def _is_running(instance: dg.DagsterInstance, batch_id: str) -> bool:
-    active = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-    return _count_runs(instance, batch_id, active) > 0
+def _has_failed_too_often(instance: dg.DagsterInstance, batch_id: str) -> bool:
+    """Its last runs all failed; one success starts the count anew."""
+    runs = _runs(instance, batch_id)
+    return len(runs) == ATTEMPTS_PER_BATCH and all(run.status is dg.DagsterRunStatus.FAILURE for run in runs)
 
 
-def _count_runs(instance: dg.DagsterInstance, batch_id: str, statuses: Sequence[dg.DagsterRunStatus]) -> int:
-    tags = {"dagster/partition": batch_id}
-    return instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=list(statuses)))
+def _runs(instance: dg.DagsterInstance, batch_id: str) -> Sequence[dg.DagsterRun]:
+    """The last runs of a batch's chain, the newest first."""
+    filters = dg.RunsFilter(job_name=ingest_batch.name, tags={"dagster/partition": batch_id})
+    return instance.get_runs(filters, limit=ATTEMPTS_PER_BATCH)

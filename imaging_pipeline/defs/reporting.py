@@ -24,6 +24,9 @@ Shown = dict[str, Any]
 CHAIN_VERSION = "chain_version"
 """Metadata key: versions of code, profile and recipe a batch was carried through the chain with."""
 
+UNREAD_OBJECTS = "unread_objects"
+"""Metadata key: objects of the batch whose bytes could not be fetched; the batch is tried again."""
+
 MAX_INLINE_BYTES = 100_000
 """Larger pictures are not put into metadata: the row is read whenever its page is opened."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.settings import Settings
+
+HOST_TAG, PROCESS_TAG = "imaging/host", "imaging/process"
+
+_TELLING_ERRORS = frozenset({"ConfigurationError", "TransientError", "ReleaseRefused"})
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """The command line says what it does itself; the events are all in the instance."""
@@ -40,6 +46,7 @@ class TrainingRun:
     succeeded: bool
     is_new: bool
     run_id: str
+    reason: str = ""
 
 
 class Runner:
@@ -71,9 +78,11 @@ class Runner:
     def train(self) -> TrainingRun:
         """Labels, dataset and model; an unchanged dataset is not trained on again."""
         result = self._run("train_model")
+        if not result.success:
+            return TrainingRun(succeeded=False, is_new=False, run_id=result.run_id, reason=_reason(result))
         made = [event.materialization for event in result.get_asset_materialization_events()]
         is_new = any(each.metadata["is_new"].value for each in made if each.asset_key == MODEL_KEY)
-        return TrainingRun(result.success, is_new, result.run_id)
+        return TrainingRun(succeeded=True, is_new=is_new, run_id=result.run_id)
 
     def unpredicted(self, batches: Sequence[Batch]) -> list[Batch]:
         """Batches with tensors and without predictions of the champion."""
@@ -83,7 +92,8 @@ class Runner:
                 """SELECT DISTINCT tensor.arrival_batch FROM gold.image_tensor AS tensor
                 WHERE recipe_id = ? AND NOT EXISTS (
                     SELECT 1 FROM gold.model_prediction AS prediction
-                    WHERE prediction.tensor_key = tensor.tensor_key AND model_version = ?)""",
+                    WHERE prediction.tensor_key = tensor.tensor_key AND model_version = ?
+                        AND prediction._loaded_at >= tensor._loaded_at)""",
                 [self._workspace.recipe().digest, champion.version if champion else ""],
             )
         due = {str(batch_id) for (batch_id,) in rows}
@@ -96,6 +106,8 @@ class Runner:
 
     def counts(self, batches: Sequence[Batch]) -> BatchCounts:
         """The closing count over some batches."""
+        if not batches:
+            return BatchCounts(seen=0, parsed=0, failed=0, skipped=0)
         with self._workspace.identified(read_only=True) as lake:
             found = [batch_counts(lake, batch.batch_id) for batch in batches]
         return BatchCounts(
@@ -121,7 +133,11 @@ class Runner:
 
     def _run(self, job: str, partition_key: str | None = None) -> dg.ExecuteInProcessResult:
         return self._definitions.resolve_job_def(job).execute_in_process(
-            instance=self._instance, partition_key=partition_key, run_config=_QUIET, raise_on_error=False
+            instance=self._instance,
+            partition_key=partition_key,
+            run_config=_QUIET,
+            raise_on_error=False,
+            tags={HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid())},
         )
 
 
@@ -129,7 +145,37 @@ class Runner:
 def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance under the pipeline's home, made on first use."""
     with dg.DagsterInstance.from_config(str(prepare_dagster_home(settings))) as instance:
+        _bury_dead_runs(instance)
         yield instance
+
+
+def _bury_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Report runs of a command line that was killed as failed; they would hold a place in the queue for hours."""
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: socket.gethostname()})
+    for run in instance.get_runs(filters):
+        if not _is_alive(int(run.tags[PROCESS_TAG])):
+            instance.report_run_failed(run, "the command line that ran it was killed; run it again to go on")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # alive, and somebody else's
+    return True
+
+
+def _reason(result: dg.ExecuteInProcessResult) -> str:
+    """What the error that ended a run said, when it is one made on purpose; those hold no identifier."""
+    for event in result.all_events:
+        error = event.step_failure_data.error if event.is_step_failure else None
+        while error is not None:
+            if error.cls_name in _TELLING_ERRORS:
+                return error.message.partition(": ")[2].strip()
+            error = error.cause
+    return ""
 
 
 def prepare_dagster_home(settings: Settings) -> Path:

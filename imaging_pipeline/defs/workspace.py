@@ -69,8 +69,7 @@ class Workspace:
         return Ledger(self.settings.ledger_path)
 
     def landing(self) -> Folder:
-        """The watched folder as a source."""
-        self.settings.landing.mkdir(parents=True, exist_ok=True)
+        """The watched folder as a source; it is not made here, so that a mount that is gone is noticed."""
         return Folder(self.settings.landing, self.settings.source_name, self.settings.minimum_age_seconds)
 
     def keys(self) -> ProjectKeys:

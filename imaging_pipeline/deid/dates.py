@@ -16,6 +16,9 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 NOON: Final = time(12)
 """The time of day of a date whose time is missing: the middle of what it can be."""
 
+LATEST: Final = date(2099, 12, 30)
+"""Later dates are placeholders (20991231, 99991231): no image has them, and shifted they give the shift away."""
+
 _DA: Final = re.compile(r"(\d{4})(\d{2})(\d{2})|(\d{4})\.(\d{2})\.(\d{2})", re.ASCII)
 _TM: Final = re.compile(r"(\d{2})(?::?(\d{2})(?::?(\d{2})(?:\.(\d{1,6}))?)?)?", re.ASCII)
 _DT: Final = re.compile(
@@ -40,7 +43,7 @@ def shift_date(text: str, time_text: str, shift: timedelta, earliest: date) -> s
     """Move a DA by ``shift``, taking the time of day from its TM (noon when that is missing or not legal).
 
     Returns:
-        ``YYYYMMDD``, or None when ``text`` is not a date or lies before ``earliest``.
+        ``YYYYMMDD``, or None when ``text`` is not a date or lies before ``earliest`` or behind `LATEST`.
 
     >>> shift_date("20240301", "003000", -timedelta(hours=1), date(1970, 1, 1))
     '20240229'
@@ -53,13 +56,17 @@ def shift_time(text: str, date_text: str, shift: timedelta, earliest: date) -> s
     """Move a TM by ``shift``, with the precision it has; without a date it moves around the clock.
 
     Returns:
-        ``HH`` to ``HHMMSS.FFFFFF``, or None when ``text`` is not a time.
+        ``HH`` to ``HHMMSS.FFFFFF``, or None when ``text`` is not a time, or ``date_text`` is a date that is not moved
+        (a placeholder's midnight would give the shift away).
     """
     match = _TM.fullmatch(text.strip())
     clock = _time(text)
     if match is None or clock is None:
         return None
-    moved = _moment(date_text, text, shift, earliest) or datetime.combine(date(2000, 1, 1), clock) + shift
+    moved = _moment(date_text, text, shift, earliest)
+    if moved is None and date_text.strip():
+        return None
+    moved = moved or datetime.combine(date(2000, 1, 1), clock) + shift
     return _precise(f"{moved:%H%M%S%f}", sum(group is not None for group in match.groups()), match[4])
 
 
@@ -70,7 +77,8 @@ def shift_datetime(text: str, shift: timedelta, earliest: date) -> str | None:
     would name the region.
 
     Returns:
-        ``YYYY`` to ``YYYYMMDDHHMMSS.FFFFFF``, or None when ``text`` is not a moment or lies before ``earliest``.
+        ``YYYY`` to ``YYYYMMDDHHMMSS.FFFFFF``, or None when ``text`` is not a moment or lies before ``earliest`` or
+        behind `LATEST`.
     """
     match = _DT.fullmatch(text.strip())
     if match is None:
@@ -79,7 +87,7 @@ def shift_datetime(text: str, shift: timedelta, earliest: date) -> str | None:
     try:
         clock = time(fields[3], fields[4], min(fields[5], 59), _microseconds(match[7]))
         moment = datetime.combine(date(fields[0], fields[1], fields[2]), clock)
-        if moment.date() < earliest:
+        if not earliest <= moment.date() <= LATEST:
             return None
         moved = moment + shift
     except (ValueError, OverflowError):
@@ -100,7 +108,7 @@ def _moment(text: str, time_text: str, shift: timedelta, earliest: date) -> date
         return None
     try:
         day = date(*(int(group) for group in match.groups() if group is not None))
-        if day < earliest:
+        if not earliest <= day <= LATEST:
             return None
         return datetime.combine(day, _time(time_text) or NOON) + shift
     except (ValueError, OverflowError):

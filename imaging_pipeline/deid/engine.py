@@ -21,7 +21,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 from imaging_pipeline.deid import pixels, screen
 from imaging_pipeline.deid.cleaner import CODE_KEYWORDS, Cleaner, Subject
 from imaging_pipeline.deid.profile import Profile
-from imaging_pipeline.deid.pseudonyms import ProjectKeys
+from imaging_pipeline.deid.pseudonyms import ProjectKeys, is_standard_uid
 from imaging_pipeline.deid.reading import element, elements, file_meta, quiet, read, transfer_syntax, values
 from imaging_pipeline.deid.rules import REPLACED, Action, Rules
 from imaging_pipeline.errors import PoisonInput, Reason
@@ -37,7 +37,7 @@ METHOD_CODES: Final = {
 }
 """PS3.16 CID 7050, what the engine can claim."""
 
-_OWN_TEXTS: Final = (
+OWN_TEXTS: Final = (
     "PS3.15 Basic Profile",
     "YES",
     "MODIFIED",
@@ -45,6 +45,8 @@ _OWN_TEXTS: Final = (
     screen.DUMMY_TEXT,
     IMPLEMENTATION_VERSION_NAME,
 )
+"""Texts the engine writes into released objects: no leak, even where a source has them as a name."""
+
 _REQUIRED_UIDS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _META_ACTIONS: Final = {
     0x00020001: Action.KEEP, 0x00020002: Action.KEEP, 0x00020003: Action.UID, 0x00020010: Action.KEEP,
@@ -165,7 +167,7 @@ class Deidentifier:
         out.PatientID = out.PatientName = subject.pseudonym
         claimed = ["113100", "113107"] if self._profile.shifts_dates else ["113100"]
         out.PatientIdentityRemoved = "YES"
-        out.DeidentificationMethod = f"{_OWN_TEXTS[0]}; {self._profile.profile_id} {self._profile.version}"
+        out.DeidentificationMethod = f"{OWN_TEXTS[0]}; {self._profile.profile_id} {self._profile.version}"
         out.DeidentificationMethodCodeSequence = Sequence(_method(code) for code in claimed)
         out.LongitudinalTemporalInformationModified = "MODIFIED" if self._profile.shifts_dates else "REMOVED"
 
@@ -174,7 +176,7 @@ class Deidentifier:
     ) -> None:
         """Refuse the object when its written form holds an identifier of its source or what no rule lets through."""
         terms = {term for values_of in self._profile.essential.values() for term in values_of}
-        own = (*_OWN_TEXTS, *METHOD_CODES.values(), self._profile.profile_id, self._profile.version)
+        own = (*OWN_TEXTS, *METHOD_CODES.values(), self._profile.profile_id, self._profile.version)
         words = screen.fold(" ".join((*own, *terms, *meanings, *self._profile.coding_schemes))).split()
         texts = self._profile.keep_text | _WRITTEN_TEXTS
         wanted = (
@@ -193,6 +195,12 @@ def _required_uids(ds: FileDataset) -> dict[str, str]:
         if len(texts) != 1 or not texts[0]:
             raise PoisonInput(
                 Reason.MISSING_UID, f"{keyword} is missing or not one UID", dicom_path=f"{Tag(keyword):08X}"
+            )
+        if keyword != "SOPClassUID" and is_standard_uid(texts[0]):
+            raise PoisonInput(
+                Reason.NOT_DEIDENTIFIABLE,
+                f"{keyword} lies below the root of the standard, whose UIDs are not replaced",
+                dicom_path=f"{Tag(keyword):08X}",
             )
         found[keyword] = texts[0]
     return found

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
+from imaging_pipeline.deid.engine import IMPLEMENTATION_CLASS_UID, OWN_TEXTS
+from imaging_pipeline.deid.pseudonyms import is_standard_uid
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.registry import Table
 from imaging_pipeline.lake.store import Lake
@@ -19,12 +21,39 @@ SHORTEST_IDENTIFIER = 4
 
 _IDENTIFIED_CLASSES = frozenset({"direct", "uid"})
 
+_OWN_COLUMNS = frozenset(
+    {
+        "patient_domain", "source_system", "role", "storage_provider", "version_state", "purpose_of_reference",
+        "profile_id", "profile_version", "stage", "severity", "issue_code", "message", "subject_level", "task",
+        "label_value", "source", "dtype", "predicted_label", "model_name", "model_version",
+    }
+)  # fmt: skip
+"""Columns of the research side that hold words of this software, never a value of an object."""
+
+
+_LOCATIONS = "SELECT instance_key FROM silver.dicom_file_location WHERE arrival_batch = ?"
+_SERIES = f"SELECT series_key FROM silver.dicom_instance WHERE instance_key IN ({_LOCATIONS})"
+_STUDIES = f"SELECT study_key FROM silver.dicom_series WHERE series_key IN ({_SERIES})"
+_PATIENTS = f"SELECT patient_key FROM silver.dicom_study WHERE study_key IN ({_STUDIES})"
+_EQUIPMENT = f"SELECT equipment_key FROM silver.series_equipment WHERE series_key IN ({_SERIES})"
+
+_OF_BATCH: Mapping[str, str] = {
+    "patient_key": f"patient_key IN ({_PATIENTS})",
+    "study_key": f"study_key IN ({_STUDIES})",
+    "series_key": f"series_key IN ({_SERIES})",
+    "instance_key": f"instance_key IN ({_LOCATIONS})",
+    "equipment_key": f"equipment_key IN ({_EQUIPMENT})",
+    "location_key": "arrival_batch = ?",
+}
+"""Rows of silver a batch is about, by key; a shared row may be marked with a later batch."""
+
 
 def count_leaks(identified: Lake, tables: Mapping[str, pa.Table], batch_id: str) -> dict[str, int]:
     """Cells that equal an identifier of the batch's patients, by table and column; empty is clean.
 
     A column that the profile keeps may hold what the same column of silver holds, even when it is somebody's name
-    (a station called like a model, a patient called UNKNOWN); anything else there is a leak.
+    (a station called like a model, a patient called UNKNOWN); anything else there is a leak. The words this software
+    writes itself are none: a patient called DEIDENTIFIED must not hold a batch.
 
     Args:
         identified: where the originals are.
@@ -36,10 +65,12 @@ def count_leaks(identified: Lake, tables: Mapping[str, pa.Table], batch_id: str)
     for table_name, rows in tables.items():
         table = registry.table(table_name)
         for column, values in _texts(rows):
-            suspects = [value for value in values if value.strip().upper() in originals]
+            if column in _OWN_COLUMNS:
+                continue
+            suspects = [value for value in values if _folded(value) in originals]
             if suspects and column in _kept_columns(table):
                 kept = _values(identified, table, column, batch_id)
-                suspects = [value for value in suspects if value not in kept]
+                suspects = [value for value in suspects if _folded(value) not in kept]
             if suspects:
                 found[f"{table_name}.{column}"] = len(suspects)
     return found
@@ -63,11 +94,12 @@ def _originals(identified: Lake, batch_id: str) -> frozenset[str]:
         if not columns:
             continue
         rows = identified.query(
-            f"SELECT {', '.join(columns)} FROM silver.{table.name} WHERE arrival_batch = ?", [batch_id]
+            f"SELECT {', '.join(columns)} FROM silver.{table.name} WHERE {_OF_BATCH[table.key[0]]}", [batch_id]
         )
         for _, texts in _texts(rows):
-            values.update(text.strip().upper() for text in texts)
-    return frozenset(v for v in values if len(v) >= SHORTEST_IDENTIFIER and not v.startswith("1.2.840.10008."))
+            values.update(_folded(text) for text in texts)
+    values -= {_folded(text) for text in (*OWN_TEXTS, IMPLEMENTATION_CLASS_UID)}
+    return frozenset(v for v in values if len(v) >= SHORTEST_IDENTIFIER and not is_standard_uid(v))
 
 
 def _kept_columns(table: Table) -> frozenset[str]:
@@ -76,8 +108,12 @@ def _kept_columns(table: Table) -> frozenset[str]:
 
 
 def _values(lake: Lake, table: Table, column: str, batch_id: str) -> frozenset[str]:
-    rows = lake.query(f"SELECT {column} FROM silver.{table.name} WHERE arrival_batch = ?", [batch_id])
-    return frozenset(value for _, values in _texts(rows) for value in values)
+    rows = lake.query(f"SELECT {column} FROM silver.{table.name} WHERE {_OF_BATCH[table.key[0]]}", [batch_id])
+    return frozenset(_folded(value) for _, values in _texts(rows) for value in values)
+
+
+def _folded(text: str) -> str:
+    return text.strip().upper()
 
 
 def _texts(rows: pa.Table) -> Iterator[tuple[str, list[str]]]:

@@ -29,7 +29,8 @@ MAX_COMMENT: Final = 64
 _JPEG_START: Final = b"\xff\xd8"
 _J2K_START: Final = b"\xff\x4f"
 _END: Final = b"\xff\xd9"
-_JPEG_SEGMENT: Final = re.compile(rb"\xff[\xe0-\xef\xfe]")
+_JPEG_SEGMENT: Final = re.compile(rb"\xff[\xe0-\xf6\xf9-\xfe]")
+"""Application, extension and comment markers; the two left out are JPEG-LS's own (T.87 C.1.1)."""
 
 
 def review(ds: FileDataset, profile: Profile, syntax: str, index: Index) -> None:
@@ -105,11 +106,19 @@ def _payloads(content: bytes, frames: int, syntax: str) -> Iterator[bytes]:
         if syntax == RLELossless:
             _run_length_header(stream)
         elif stream.startswith((_JPEG_START, _J2K_START)):
-            if stream.rpartition(_END)[2].strip(b"\0\xff"):
+            if _goes_on(stream):
                 raise _hold("the compressed pixel data goes on behind its last marker")
             yield from _jpeg_2000(stream) if stream.startswith(_J2K_START) else _jpeg(stream)
         else:
             raise _hold("the compressed pixel data is of a kind that cannot be looked into")
+
+
+def _goes_on(stream: bytes) -> bool:
+    """Whether anything but padding stands behind the last end marker, or but JPEG images between those before."""
+    _, *between, last = stream.split(_END) if _END in stream else (b"", stream)
+    if stream.startswith(_JPEG_START) and any(not part.lstrip(b"\0").startswith(_JPEG_START) for part in between):
+        return True
+    return bool(last.strip(b"\0\xff"))
 
 
 def _run_length_header(stream: bytes) -> None:

@@ -32,10 +32,19 @@ from imaging_pipeline.objects.model import ObjectVersion, key_of
 from imaging_pipeline.objects.reading import read_content
 from imaging_pipeline.workers import map_chunks
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Raise it when the same object, profile and key would give another file."""
 
 OBJECTS_PER_CHUNK = 16
+
+_INSTANCE_TABLES = (
+    "dicom_instance",
+    "dicom_image_pixel",
+    "dicom_xray_acquisition",
+    "dicom_file_location",
+    "deid_verification",
+)
+"""Tables of the research side with one row for each released instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,10 @@ class Releaser:
                 result.held.append(issue_row(self.batch_id, target.version.key, refusal.issue(Stage.DEID)))
         return result
 
+    def research_key(self, target: Target) -> str:
+        """Key the instance has, or would have, on the research side."""
+        return key_of(self.keys.uid(target.sop_instance_uid))
+
     def crashed(self, target: Target) -> Releases:
         """The result for an object whose de-identification killed its process."""
         issue = Issue(Reason.WORKER_CRASHED, Stage.DEID, message="de-identifying it killed the process")
@@ -83,14 +96,16 @@ class Releaser:
 
     def _stored(self, released: Deidentified) -> StoredObject:
         header = read_header(released.data)
-        name = f"{released.sop_instance_uid}.dcm"
+        sha256 = hashlib.sha256(released.data).hexdigest()
+        # With the digest in its name a file is never overwritten: two runs at once cannot mix rows and files.
+        name = f"{released.sop_instance_uid}-{sha256[:8]}.dcm"
         path = self.folder / released.patient_id / released.study_instance_uid / released.series_instance_uid / name
         instance_key = key_of(released.sop_instance_uid)
         return StoredObject(
             object_key=key_of("deid", released.sop_instance_uid),
             storage_uri=path_to_uri(path),
             source_name=self.keys.project,
-            sha256=hashlib.sha256(released.data).hexdigest(),
+            sha256=sha256,
             size=len(released.data),
             pixel_data_offset=header.pixel_offset,
             header_json=header.json,
@@ -117,10 +132,11 @@ class Releaser:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An identified instance to release, and the digest its bytes must still have."""
+    """An identified instance to release, its original UID, and the digest its bytes must still have."""
 
     version: ObjectVersion
     sha256: str
+    sop_instance_uid: str = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -135,11 +151,15 @@ class Releases:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseCounts:
-    """Instances of a batch: all that are current, released ones, and held ones (each with an issue)."""
+    """Instances of a batch: all that are current, released ones, and held ones (each with an issue).
+
+    ``held_keys`` are the research keys of the held ones: nothing of them may stay on the research side.
+    """
 
     instances: int
     released: int
     held: int
+    held_keys: frozenset[str] = frozenset()
 
     @property
     def is_closed(self) -> bool:
@@ -166,14 +186,15 @@ def release_batch(
 ) -> ReleaseCounts:
     """Release the current instances of a batch; run again, it leaves the same files and rows.
 
-    The crosswalk is written first, the files next, the rows last: no row ever names a file that is not there,
-    and no file exists that the key holder could not trace.
+    The files are written first, the crosswalk next, the rows last: a row names a file that is there and that the key
+    holder can trace. What is withdrawn goes the other way round, so that no file is left without a row. Instances are
+    taken in the order of their research keys: neither rows nor file times keep an order of the source.
 
     Raises:
         ReleaseRefused: the rows hold an identifier.
         TransientError: a lake is locked.
     """
-    targets = _targets(identified, releaser.batch_id)
+    targets = sorted(_targets(identified, releaser.batch_id), key=releaser.research_key)
     total = Releases()
     for part in map_chunks(
         releaser.release, targets, workers=workers, chunk_size=OBJECTS_PER_CHUNK, on_crash=releaser.crashed
@@ -184,46 +205,67 @@ def release_batch(
         total.held += part.held
         if progress:
             progress(len(part.stored) + len(part.held), len(targets))
-    _write(identified, research, releaser.batch_id, total)
-    return ReleaseCounts(len(targets), len(total.stored), len(total.held))
+    keys = {releaser.research_key(target) for target in targets}
+    _write(identified, research, releaser.batch_id, total, keys)
+    held = frozenset(keys - {str(row["instance_key"]) for row in total.verified})
+    return ReleaseCounts(len(targets), len(total.stored), len(total.held), held)
 
 
-def release_counts(identified: Lake, research: Lake, batch_id: str) -> ReleaseCounts:
-    """The counts of a batch as the two lakes hold them."""
-    released = research.rows("SELECT count(*) FROM deid.deid_verification WHERE arrival_batch = ?", [batch_id])
-    held = identified.rows(
-        "SELECT count(DISTINCT object_key) FROM bronze.ingest_issue WHERE arrival_batch = ? AND stage = 'DEID'",
-        [batch_id],
+def release_counts(identified: Lake, research: Lake, keys: ProjectKeys, batch_id: str) -> ReleaseCounts:
+    """The counts of a batch as the two lakes hold them, each instance followed by its key."""
+    targets = _targets(identified, batch_id)
+    instances = {target.version.key: key_of(keys.uid(target.sop_instance_uid)) for target in targets}
+    released = {str(key) for (key,) in research.rows("SELECT instance_key FROM deid.deid_verification")}
+    held = {
+        str(key)
+        for (key,) in identified.rows("SELECT DISTINCT object_key FROM bronze.ingest_issue WHERE stage = 'DEID'")
+    }
+    return ReleaseCounts(
+        instances=len(instances),
+        released=sum(research_key in released for research_key in instances.values()),
+        held=sum(object_key in held for object_key in instances),
     )
-    return ReleaseCounts(len(_targets(identified, batch_id)), int(str(released[0][0])), int(str(held[0][0])))
 
 
 def _targets(identified: Lake, batch_id: str) -> list[Target]:
     rows = identified.rows(
-        """SELECT storage_uri, object_version, length, modification_time, source_name, content_sha256
+        """SELECT storage_uri, object_version, length, modification_time, source_name, content_sha256, sop_instance_uid
         FROM silver.dicom_instance JOIN bronze.object_catalog USING (object_key)
-        WHERE dicom_instance.arrival_batch = ? ORDER BY instance_key""",
+        WHERE dicom_instance.arrival_batch = ?""",
         [batch_id],
     )
-    return [Target(ObjectVersion(*row[:5]), str(row[5])) for row in rows]  # type: ignore[arg-type]
+    return [Target(ObjectVersion(*row[:5]), str(row[5]), str(row[6])) for row in rows]  # type: ignore[arg-type]
 
 
-def _write(identified: Lake, research: Lake, batch_id: str, total: Releases) -> None:
+def _write(identified: Lake, research: Lake, batch_id: str, total: Releases, instance_keys: set[str]) -> None:
     rows = entity_rows(batch_id, total.stored)
     if rows.refused:
         raise AssertionError(f"{rows.refused} de-identified headers have no legal UIDs: the engine is broken")
-    before = _released_uris(research, batch_id)
+    before = _released_files(research, batch_id, instance_keys)
+    now = {stored.storage_uri for stored in total.stored}
     if leaks := count_leaks(identified, rows.tables, batch_id):
-        _remove({stored.storage_uri for stored in total.stored} - before)
+        _remove(now - before.keys())
         raise ReleaseRefused(leaks)
+    released_keys = set(rows.tables["dicom_instance"]["instance_key"].to_pylist())
+    # What is taken back goes first, then its row: a kill in here is mended by running again.
+    _remove({uri for uri, key in before.items() if key not in released_keys})
     with research.transaction():
+        _withdraw(research, instance_keys - released_keys)
         write_entities(research, "deid", rows, batch_id)
         verified = registry.table("deid_verification").rows(total.verified)
         research.merge_batch("deid", "deid_verification", verified, batch_id)
     issues = registry.table("ingest_issue").rows(total.held)
     with identified.transaction():
         identified.replace_batch("bronze", "ingest_issue", issues, batch_id, where=stage_filter([Stage.DEID]))
-    _remove(before - {stored.storage_uri for stored in total.stored})  # released before, refused now
+    _remove((before.keys() | now) - _released_files(research, batch_id, instance_keys).keys())  # replaced ones
+
+
+def _withdraw(research: Lake, held_keys: set[str]) -> None:
+    """Take back instances whose current version is held, whichever batch released an earlier one."""
+    for table in _INSTANCE_TABLES:
+        nothing = registry.table(table).rows([])
+        where = "instance_key IN (SELECT unnest(?))"
+        research.replace_all("deid", table, nothing, where=where, parameters=[sorted(held_keys)])
 
 
 def _remove(uris: set[str]) -> None:
@@ -231,9 +273,14 @@ def _remove(uris: set[str]) -> None:
         uri_to_path(uri).unlink(missing_ok=True)
 
 
-def _released_uris(research: Lake, batch_id: str) -> set[str]:
-    rows = research.rows("SELECT storage_uri FROM deid.dicom_file_location WHERE arrival_batch = ?", [batch_id])
-    return {str(uri) for (uri,) in rows}
+def _released_files(research: Lake, batch_id: str, instance_keys: set[str]) -> dict[str, str]:
+    """Files of the batch, and of its instances in whatever batch they came before: URI to instance key."""
+    rows = research.rows(
+        """SELECT storage_uri, instance_key FROM deid.dicom_file_location
+        WHERE arrival_batch = ? OR instance_key IN (SELECT unnest(?))""",
+        [batch_id, sorted(instance_keys)],
+    )
+    return {str(uri): str(key) for uri, key in rows}
 
 
 def _crosswalk(released: Deidentified) -> list[CrosswalkEntry]:

@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import Final
 
 from pydicom import dcmread
-from pydicom.datadict import dictionary_keyword
+from pydicom.datadict import dictionary_keyword, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import BaseTag
@@ -31,6 +31,7 @@ from imaging_pipeline.deid.table import load_table
 DUMMY_TEXT: Final = "DEIDENTIFIED"
 """What stands where a text is required."""
 TEXT_VRS: Final = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
+_READ_AS_TEXT: Final = TEXT_VRS | {"PN", "UI", "DA", "DT"}
 MIN_NAME_LETTERS: Final = 2
 """Shortest part of a name that is looked for, as a word, in decoded values."""
 MIN_RAW_LETTERS: Final = 4
@@ -77,6 +78,7 @@ class Index:
     def __init__(self, identifiers: Iterable[Identifier]) -> None:
         folded = {fold(found.text) for found in identifiers if found.kind is not Kind.UID}
         self._words = {text for text in folded if " " not in text}
+        self._words |= {_bare(text) for text in self._words}
         self._phrases = tuple(f" {text} " for text in folded if " " in text)
         compact = {text.replace(" ", "") for text in folded}
         self._compact = tuple(text for text in compact if len(text) >= MIN_COMPACT and not text.isdigit())
@@ -84,7 +86,7 @@ class Index:
     def in_text(self, text: str) -> bool:
         """Whether ``text`` holds an identifier: as a word, a number, several words, or inside a longer word."""
         folded = fold(text)
-        if not self._words.isdisjoint((*folded.split(), *_DIGITS.findall(folded))) or any(
+        if not self._words.isdisjoint((*folded.split(), *map(_bare, _DIGITS.findall(folded)))) or any(
             phrase in f" {folded} " for phrase in self._phrases
         ):
             return True
@@ -94,7 +96,13 @@ class Index:
     def in_number(self, text: str) -> bool:
         """Whether the whole part of a number is an identifier (``12345`` and ``12345.0``, not ``0.12345``)."""
         whole = text.strip().lstrip("+-").partition(".")[0]
-        return len(whole) >= MIN_DIGITS and not self._words.isdisjoint((whole, whole.lstrip("0")))
+        return len(whole) >= MIN_DIGITS and _bare(whole) in self._words
+
+
+def _bare(word: str) -> str:
+    """A number without the zeros it is filled up with (``0012345`` is ``12345``), other words as they are."""
+    number = word.lstrip("0") if word.isdecimal() else ""
+    return number if len(number) >= MIN_DIGITS else word
 
 
 def fold(text: str) -> str:
@@ -185,18 +193,21 @@ def _violation(
 
 
 def _of_element(tag: BaseTag, raw: bytes, decoded: DataElement) -> Iterator[Identifier]:
-    texts = values(decoded)
-    if decoded.VR == "PN":
+    """Identifiers in one element, whose VR may be another than the dictionary's: it then counts as both."""
+    vrs, texts = {decoded.VR, dictionary_VR(tag) if is_known(tag) else ""}, values(decoded)
+    if isinstance(decoded.value, bytes) and vrs & _READ_AS_TEXT:
+        texts = [decoded.value.decode("latin-1").strip(" \0")]
+    if "PN" in vrs:
         if any(byte > 0x7F or byte == 0x1B for byte in raw):
             yield Identifier(Kind.PERSON, raw.decode("latin-1").strip())  # the name as the source spells it in bytes
         for text in texts:
             yield from _name(text)
-    elif decoded.VR == "UI":
+    if "UI" in vrs:
         yield from (Identifier(Kind.UID, text) for text in texts if text and not is_standard_uid(text))
-    elif decoded.VR in ("DA", "DT"):
+    if vrs & {"DA", "DT"}:
         days = (raw_date(text) for text in texts)
         yield from (Identifier(Kind.DATE, day) for day in days if day and day.strip("0"))
-    elif decoded.VR in TEXT_VRS and not tag.is_private:
+    if vrs & TEXT_VRS and not tag.is_private:
         yield from _of_text(tag, texts)
 
 
@@ -257,7 +268,7 @@ def _outside_pixels(output: bytes, ds: FileDataset) -> bytes:
 def _in_bytes(haystack: bytes, identifiers: Iterable[Identifier]) -> Iterator[Identifier]:
     lowered = haystack.lower()
     words = set(re.findall(rb"[a-z0-9]+", lowered))
-    numbers = set(re.findall(rb"(?<![0-9.])[0-9]{5,}(?![0-9]|\.[0-9])", lowered))
+    numbers = {_bare(run.decode()) for run in re.findall(rb"(?<![0-9.])[0-9]{5,}(?![0-9]|\.[0-9])", lowered)}
     days = {digits[:8] for digits in re.findall(rb"(?<![0-9])[0-9]{8,14}(?![0-9])", lowered)}
     uids = set(re.findall(rb"[0-9]+(?:\.[0-9]+)+", lowered))
     for found in identifiers:
@@ -268,7 +279,7 @@ def _in_bytes(haystack: bytes, identifiers: Iterable[Identifier]) -> Iterator[Id
         elif found.kind is Kind.DATE:
             is_found = text.encode("ascii", "replace") in days
         elif text.isascii() and text.isdigit():
-            is_found = len(text) >= MIN_DIGITS and text.encode() in numbers
+            is_found = len(text) >= MIN_DIGITS and _bare(text) in numbers
         elif text.isascii() and text.isalnum():
             is_found = len(text) >= MIN_RAW_LETTERS and (text.encode() in words or _in_wide(lowered, text))
         else:

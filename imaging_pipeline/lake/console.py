@@ -6,6 +6,8 @@ can be seen; the crosswalk is attached only for the key holder.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +18,12 @@ from imaging_pipeline.errors import ImagingError
 from imaging_pipeline.lake.store import attach
 from imaging_pipeline.settings import LakeLocation
 
-READING_STATEMENTS = frozenset({"SELECT", "EXPLAIN", "RELATION"})
+READING_STATEMENTS = frozenset({"SELECT"})
+
+TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series", "duckdb_tables", "duckdb_columns"})
+"""Functions a query may read rows from. Others open files: sqlite_scan would read the ledger beside the lake."""
+
+_DESCRIPTION = re.compile(r"(SHOW (ALL )?TABLES|DESCRIBE [\w.]+)\s*;?", re.IGNORECASE)
 
 
 class QueryRefused(ImagingError):
@@ -80,3 +87,21 @@ def _require_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     kinds = [statement.type.name.removesuffix("_STATEMENT") for statement in statements]
     if len(kinds) != 1 or kinds[0] not in READING_STATEMENTS:
         raise QueryRefused(f"one SELECT is expected, found: {', '.join(kinds) or 'nothing'}")
+    if _DESCRIPTION.fullmatch(sql.strip()):
+        return
+    ((tree,),) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    refused = sorted(_table_functions(json.loads(tree)) - TABLE_FUNCTIONS)
+    if refused or json.loads(tree).get("error"):
+        raise QueryRefused(f"only tables can be read, not {', '.join(refused) or 'what this statement names'}")
+
+
+def _table_functions(tree: object) -> set[str]:
+    """Names of the functions a parsed query reads rows from, at any depth."""
+    if isinstance(tree, list):
+        return set().union(*map(_table_functions, tree))
+    if not isinstance(tree, dict):
+        return set()
+    found = set().union(*map(_table_functions, tree.values()))
+    if tree.get("type") == "TABLE_FUNCTION":
+        found.add(str(tree.get("function", {}).get("function_name", "unknown")).lower())
+    return found

@@ -6,7 +6,7 @@ Owns locking, snapshots and idempotent writes. Knows tables only through the reg
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -21,7 +21,13 @@ from imaging_pipeline.settings import LakeLocation
 LOCK_TIMEOUT_SECONDS = 300.0
 """A writer holds the lock for one transaction (seconds); waiting this long means another one hangs."""
 
-_STAGED = "staged_rows"
+BUSY_TIMEOUT_MILLISECONDS = 60_000
+"""How long SQLite itself waits for a reader or writer of the catalog."""
+
+STAGED = "staged_rows"
+"""Name under which the rows being written can be used in the condition of :meth:`Lake.replace_all`."""
+
+_BUSY = "database is locked"
 
 
 class Lake:
@@ -67,19 +73,26 @@ class Lake:
             try:
                 yield
                 self.connection.execute("COMMIT")
-            except BaseException:
-                self.connection.execute("ROLLBACK")
+            except BaseException as error:
+                with suppress(duckdb.Error):  # a failed COMMIT has rolled back already
+                    self.connection.execute("ROLLBACK")
+                if isinstance(error, duckdb.Error) and _BUSY in str(error):
+                    raise TransientError(f"the {self.name} lake is busy") from None
                 raise
 
     def replace_batch(self, schema: str, name: str, rows: pa.Table, batch: str, *, where: str = "true") -> None:
         """Put ``rows`` in the place of whatever the batch wrote before (of the rows that satisfy ``where``)."""
-        self.connection.execute(f"DELETE FROM {schema}.{name} WHERE arrival_batch = ? AND {where}", [batch])
-        self._insert(schema, name, rows, f"SELECT *, {_NOW} FROM {_STAGED}")
+        self.replace_all(schema, name, rows, where=f"arrival_batch = ? AND {where}", parameters=[batch])
 
     def replace_all(self, schema: str, name: str, rows: pa.Table, *, where: str, parameters: list[object]) -> None:
-        """Put ``rows`` in the place of those that satisfy ``where``."""
-        self.connection.execute(f"DELETE FROM {schema}.{name} WHERE {where}", parameters)
-        self._insert(schema, name, rows, f"SELECT *, {_NOW} FROM {_STAGED}")
+        """Put ``rows`` in the place of those that satisfy ``where``, which may name the new rows as ``staged_rows``."""
+        self.connection.register(STAGED, rows)
+        try:
+            self.connection.execute(f"DELETE FROM {schema}.{name} WHERE {where}", parameters)
+            if rows.num_rows:
+                self.connection.execute(f"INSERT INTO {schema}.{name} BY NAME SELECT *, {_NOW} FROM {STAGED}")
+        finally:
+            self.connection.unregister(STAGED)
 
     def merge_batch(self, schema: str, name: str, rows: pa.Table, batch: str) -> None:
         """Merge a batch's rows by key, keeping the greatest ``row_version`` of each key.
@@ -88,14 +101,14 @@ class Lake:
         whose key it no longer has are removed.
         """
         key = ", ".join(registry.table(name).key)
-        self.connection.register(_STAGED, rows)
+        self.connection.register(STAGED, rows)
         try:
             self.connection.execute(
                 f"""CREATE OR REPLACE TEMP TABLE winners AS
-                SELECT * FROM {_STAGED} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY row_version DESC) = 1"""
+                SELECT * FROM {STAGED} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY row_version DESC) = 1"""
             )
         finally:
-            self.connection.unregister(_STAGED)
+            self.connection.unregister(STAGED)
         target = f"{schema}.{name}"
         self.connection.execute(f"DELETE FROM {target} WHERE arrival_batch = ?", [batch])
         self.connection.execute(
@@ -107,15 +120,6 @@ class Lake:
             WHERE NOT EXISTS (SELECT 1 FROM {target} AS old WHERE {_same_key(name)})"""
         )
         self.connection.execute("DROP TABLE temp.winners")
-
-    def _insert(self, schema: str, name: str, rows: pa.Table, select: str) -> None:
-        if not rows.num_rows:
-            return
-        self.connection.register(_STAGED, rows)
-        try:
-            self.connection.execute(f"INSERT INTO {schema}.{name} BY NAME {select}")
-        finally:
-            self.connection.unregister(_STAGED)
 
 
 _NOW = f"now()::TIMESTAMPTZ AT TIME ZONE 'UTC' AS {registry.LOADED_AT}"
@@ -132,12 +136,16 @@ def attach(connection: duckdb.DuckDBPyConnection, location: LakeLocation, *, rea
         load_extension(connection, extension)
     if location.sqlite_path is not None:
         _prepare_folder(location, read_only=read_only)
+        # A large query spills rows to disk: into the lake's own zone, not into the working directory.
+        connection.execute(f"SET temp_directory = {_quoted(str(location.sqlite_path.parent / 'spill'))}")
     lake = Lake(connection, location, read_only=read_only)
-    options = "READ_ONLY" if read_only else f"DATA_PATH '{location.data_path}'"
+    options = _attach_options(location, read_only=read_only)
     with _locked(None if read_only else _lock_path(location)):
         try:
-            connection.execute(f"ATTACH 'ducklake:{location.catalog}' AS {location.name} ({options})")
+            connection.execute(f"ATTACH {_quoted('ducklake:' + location.catalog)} AS {location.name} ({options})")
         except duckdb.Error as error:
+            if _BUSY in str(error):
+                raise TransientError(f"the {location.name} lake is busy") from None
             # The message may quote the catalog string, which may hold a password.
             raise ConfigurationError(f"the {location.name} lake cannot be opened ({type(error).__name__})") from None
     if not read_only:
@@ -162,6 +170,18 @@ def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
             raise ConfigurationError(
                 f"DuckDB extension {name!r} is missing: pip install {wheel}=={duckdb.__version__}"
             ) from None
+
+
+def _attach_options(location: LakeLocation, *, read_only: bool) -> str:
+    options = ["READ_ONLY"] if read_only else [f"DATA_PATH {_quoted(location.data_path)}"]
+    if location.sqlite_path is not None:
+        # In SQLite's default journal mode one long SELECT stops every writer.
+        options += ["META_JOURNAL_MODE 'WAL'", f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MILLISECONDS}"]
+    return ", ".join(options)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _prepare_folder(location: LakeLocation, *, read_only: bool) -> None:

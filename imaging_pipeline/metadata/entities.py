@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from types import MappingProxyType
 
+from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
 
 from imaging_pipeline.dicom.values import age_years, is_uid
@@ -144,13 +145,12 @@ def _complete_series(row: dict[str, object], elements: Elements, series_key: str
     row["series_datetime"] = _moment(row.get("series_date"), row.get("series_time"))
     row["is_localizer"] = "LOCALIZER" in image_type
     row["is_derived"] = image_type[:1] == ["DERIVED"]
-    row["is_multiframe"] = bool(frames and frames.isdecimal() and int(frames) > 1)
+    row["is_multiframe"] = bool(frames and frames.isdecimal() and frames.lstrip("0") not in ("", "1"))
 
 
 def _complete_instance(row: dict[str, object], stored: StoredObject, instance_key: str, series_key: str) -> None:
     row["instance_key"], row["series_key"] = instance_key, series_key
-    uid = row.get("sop_class_uid")
-    row["sop_class_name"] = UID(str(uid)).name if uid and UID(str(uid)).name != uid else None
+    row["sop_class_name"] = _registered_name(str(row.get("sop_class_uid")))
     row["transfer_syntax_uid"] = stored.transfer_syntax_uid
     row["content_datetime"] = _moment(row.get("content_date"), row.get("content_time"))
     row["has_pixel"] = stored.has_pixel
@@ -199,8 +199,15 @@ def _moment(day: object, moment: object) -> datetime | None:
 
 
 def _is_encapsulated(transfer_syntax_uid: str | None) -> bool | None:
-    uid = UID(transfer_syntax_uid or "")
-    return uid.is_encapsulated if uid.is_transfer_syntax and not uid.is_private else None
+    if transfer_syntax_uid is None or not _registered_name(transfer_syntax_uid):
+        return None
+    uid = UID(transfer_syntax_uid)
+    return uid.is_encapsulated if uid.is_transfer_syntax else None
+
+
+def _registered_name(uid: str) -> str | None:
+    """Name of a UID of PS3.6 A, or None. pydicom's own look-up warns with the value, which may be anything."""
+    return str(UID_dictionary[uid][0]) if uid in UID_dictionary else None
 
 
 def _frame_bytes(pixel: Mapping[str, object]) -> int | None:

@@ -17,18 +17,27 @@ _PARENTS = (
 )
 
 
-def count_violations(lake: Lake, schema: str) -> dict[str, int]:
-    """Rows breaking each rule, by rule: keys occur once, every child has its parent, counts are the children's."""
+def count_violations(lake: Lake, schema: str, batch_id: str | None = None) -> dict[str, int]:
+    """Rows breaking a rule, by broken rule: keys occur once, every child has its parent. Empty is good.
+
+    Args:
+        lake: the lake.
+        schema: ``silver`` or ``deid``.
+        batch_id: look at the rows of this batch only, so that one bad batch does not hold the others; None: at all.
+    """
+    own, parameters = ("WHERE arrival_batch = ?", [batch_id]) if batch_id else ("", [])
     found: dict[str, int] = {}
     for table in registry.tables_of(schema):
         key = ", ".join(table.key)
-        sql = f"SELECT count(*) FROM (SELECT {key} FROM {schema}.{table.name} GROUP BY ALL HAVING count(*) > 1)"
-        found[f"{table.name}: {key} is unique"] = _count(lake, sql)
+        source = f"{schema}.{table.name}"
+        sql = f"""SELECT count(*) FROM (SELECT {key} FROM {source}
+            WHERE ({key}) IN (SELECT ({key}) FROM {source} {own}) GROUP BY ALL HAVING count(*) > 1)"""
+        found[f"{table.name}: {key} is unique"] = _count(lake, sql, *parameters)
     for child, key, parent in _PARENTS:
-        sql = f"""SELECT count(*) FROM {schema}.{child} AS child
+        sql = f"""SELECT count(*) FROM (FROM {schema}.{child} {own}) AS child
             WHERE NOT EXISTS (SELECT 1 FROM {schema}.{parent} AS parent WHERE parent.{key} = child.{key})"""
-        found[f"{child}: {key} is in {parent}"] = _count(lake, sql)
-    return found
+        found[f"{child}: {key} is in {parent}"] = _count(lake, sql, *parameters)
+    return {rule: rows for rule, rows in found.items() if rows}
 
 
 def count_placed(lake: Lake, batch_id: str) -> tuple[int, int, int]:

@@ -64,6 +64,11 @@ def entity_rows(batch_id: str, stored_objects: Iterable[StoredObject]) -> Entity
             issues.append(issue_row(batch_id, stored.object_key, refusal.issue(Stage.MAP)))
             refused += 1
             continue
+        except Exception as error:  # noqa: BLE001 - whatever a hostile header provokes costs that object, not its batch
+            message = f"placing it failed unexpectedly ({type(error).__name__})"
+            issues.append(issue_row(batch_id, stored.object_key, Issue(Reason.MALFORMED, Stage.MAP, message=message)))
+            refused += 1
+            continue
         for name, row in candidates.items():
             rows[name].append(row)
         issues += [issue_row(batch_id, stored.object_key, issue) for issue in found]
@@ -79,7 +84,10 @@ def load_silver(lake: Lake, batch_id: str) -> EntityRows:
     """
     rows = entity_rows(batch_id, stored_headers(lake, batch_id))
     with lake.transaction():
+        lake.connection.execute(_NOTE_OWN_KEYS, [batch_id])
         write_entities(lake, "silver", rows, batch_id)
+        for other in _batches_with_lost_keys(lake, batch_id):
+            write_entities(lake, "silver", entity_rows(other, stored_headers(lake, other)), other)
         issues = registry.table("ingest_issue").rows(rows.issues)
         lake.replace_batch("bronze", "ingest_issue", issues, batch_id, where=stage_filter([Stage.MAP]))
         _settle_versions(lake, rows.tables["dicom_file_location"])
@@ -106,6 +114,17 @@ def write_entities(lake: Lake, schema: str, rows: EntityRows, batch_id: str) -> 
     for name in ENTITY_TABLES:
         lake.merge_batch(schema, name, rows.tables[name], batch_id)
     _derive_counts(lake, schema, rows)
+
+
+def _batches_with_lost_keys(lake: Lake, batch_id: str) -> list[str]:
+    """Other batches that hold a study, patient … this batch wrote before and no longer has; seldom any.
+
+    A batch run again may have fewer rows than before (an object was withdrawn, the parser changed). What it had
+    won from other batches is theirs again.
+    """
+    rows = lake.connection.execute(_LOST_BATCHES, [batch_id]).fetchall()
+    lake.connection.execute("DROP TABLE temp.own_keys")
+    return sorted(batch for (batch,) in rows)
 
 
 def _derive_counts(lake: Lake, schema: str, rows: EntityRows) -> None:
@@ -146,6 +165,30 @@ def _version_issue(role: str) -> Issue:
     message = "another object has the same SOP Instance UID and other bytes; the later one is current"
     return Issue(Reason.CONFLICT_CONTENT, Stage.MAP, Severity.WARNING, message=message)
 
+
+_CHILDREN = """
+    SELECT instance_key AS key, arrival_batch FROM silver.dicom_file_location
+    UNION ALL SELECT series_key, arrival_batch FROM silver.dicom_instance
+    UNION ALL SELECT series_key, arrival_batch FROM silver.series_equipment
+    UNION ALL SELECT equipment_key, arrival_batch FROM silver.series_equipment
+    UNION ALL SELECT study_key, arrival_batch FROM silver.dicom_series
+    UNION ALL SELECT patient_key, arrival_batch FROM silver.dicom_study
+"""
+
+_PARENTS = """
+    SELECT instance_key AS key, arrival_batch FROM silver.dicom_instance
+    UNION ALL SELECT series_key, arrival_batch FROM silver.dicom_series
+    UNION ALL SELECT study_key, arrival_batch FROM silver.dicom_study
+    UNION ALL SELECT patient_key, arrival_batch FROM silver.dicom_patient
+    UNION ALL SELECT equipment_key, arrival_batch FROM silver.dicom_equipment
+"""
+
+_NOTE_OWN_KEYS = f"CREATE OR REPLACE TEMP TABLE own_keys AS SELECT key FROM ({_PARENTS}) WHERE arrival_batch = ?"
+
+_LOST_BATCHES = f"""
+WITH lost AS (SELECT key FROM temp.own_keys EXCEPT SELECT key FROM ({_PARENTS}))
+SELECT DISTINCT arrival_batch FROM ({_CHILDREN}) WHERE key IN (SELECT key FROM lost) AND arrival_batch <> ?
+"""
 
 _SERIES_COUNTS = """
 UPDATE {schema}.dicom_series AS series SET

@@ -55,7 +55,7 @@ class Folder:
         not entered, so that a listing ends and stays below its root.
 
         Raises:
-            ConfigurationError: the root is missing or cannot be read.
+            ConfigurationError: the root, or a folder below it, cannot be read: its objects would be missed unnoticed.
         """
         youngest = now.replace(tzinfo=UTC).timestamp() - self.minimum_age_seconds
         if not os.access(self.root, os.R_OK):
@@ -63,7 +63,7 @@ class Folder:
         if self.root.is_file():
             yield from self._object(self.root.resolve(), youngest)
             return
-        for folder, subfolders, files in os.walk(self.root.resolve()):
+        for folder, subfolders, files in os.walk(self.root.resolve(), onerror=_refuse):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in sorted(files):
                 if not name.startswith("."):
@@ -83,3 +83,8 @@ class Folder:
                 source=self.name,
                 is_archive=path.suffix.lower() in ARCHIVE_SUFFIXES,
             )
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # removed since its parent was read: the next listing will tell
+        raise ConfigurationError(f"a folder of the source cannot be read ({error.strerror}): mend its permissions")

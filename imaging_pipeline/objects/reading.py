@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import zipfile
 import zlib
 from typing import IO
@@ -33,9 +34,10 @@ def read_content(target: ObjectVersion, *, keep: int) -> Content:
                     kept += block[: keep - len(kept)]
                 if size > target.size:
                     break
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
-        raise PoisonInput(Reason.UNREADABLE, "its bytes cannot be read to the end") from None
-    if size != target.size or not _is_unchanged(target):
+        is_unchanged = size == target.size and _is_unchanged(target)
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError):
+        raise PoisonInput(Reason.UNREADABLE, "its bytes cannot be read to the end, or are gone") from None
+    if not is_unchanged:
         raise PoisonInput(Reason.CHANGED_WHILE_READ, "its size or time differ from when it was listed")
     return Content(bytes(kept), size, digest.hexdigest())
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
-from imaging_pipeline.errors import PoisonInput
+from imaging_pipeline.errors import PoisonInput, Reason, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import ObjectVersion, key_of
@@ -32,14 +32,14 @@ class LabelCounts:
 
     Attributes:
         files: label files read.
-        unreadable: files that look like labels but cannot be read.
+        malformed: files that have the header of a label file but other content.
         labels: labelled images in them.
         matched: labels joined to a released image.
         positive: matched labels with the finding.
     """
 
     files: int
-    unreadable: int
+    malformed: int
     labels: int
     matched: int
     positive: int
@@ -49,10 +49,10 @@ def import_labels(identified: Lake, research: Lake, keys: ProjectKeys) -> LabelC
     """Bring ``gold.label`` up to date with the catalogued label files; a later file wins over an earlier one.
 
     Raises:
-        TransientError: the lake is locked.
+        TransientError: the lake is locked, or a label file is out of reach.
     """
     labels: dict[str, ImageLabel] = {}
-    files = unreadable = 0
+    files = malformed = 0
     for target in _candidates(identified):
         try:
             data = read_all(target)
@@ -60,15 +60,19 @@ def import_labels(identified: Lake, research: Lake, keys: ProjectKeys) -> LabelC
                 continue
             labels |= {label.image_id: label for label in read_rsna_labels(data)}
             files += 1
-        except PoisonInput:
-            unreadable += 1
+        except PoisonInput as refusal:
+            if refusal.reason is not Reason.MALFORMED:
+                raise TransientError(
+                    "a label file that was taken in cannot be read: put it back; no label changed"
+                ) from None
+            malformed += 1
     rows = list(_label_rows(labels, _instances(identified, keys), _released(research)))
     with research.transaction():
         where, parameters = "task = ? AND source = ?", [TASK, SOURCE]
         table = registry.table("label").rows(rows)
         research.replace_all("gold", "label", table, where=where, parameters=list(parameters))
     images = [row for row in rows if row["subject_level"] == "INSTANCE"]
-    return LabelCounts(files, unreadable, len(labels), len(images), sum(row["label_numeric"] == 1.0 for row in images))
+    return LabelCounts(files, malformed, len(labels), len(images), sum(row["label_numeric"] == 1.0 for row in images))
 
 
 def _candidates(identified: Lake) -> Iterator[ObjectVersion]:
@@ -87,7 +91,7 @@ def _candidates(identified: Lake) -> Iterator[ObjectVersion]:
 def _instances(identified: Lake, keys: ProjectKeys) -> Mapping[str, set[str]]:
     """Research keys of the instances a label's image id may mean: a file's stem or a SOP Instance UID."""
     rows = identified.rows(
-        r"""SELECT regexp_extract(storage_uri, '([^/!]+?)(\.[^./!]*)?$', 1), sop_instance_uid
+        r"""SELECT url_decode(regexp_extract(storage_uri, '([^/!]+?)(\.[^./!]*)?$', 1)), sop_instance_uid
         FROM silver.dicom_instance JOIN silver.dicom_file_location USING (instance_key)"""
     )
     found: defaultdict[str, set[str]] = defaultdict(set)
@@ -105,11 +109,14 @@ def _released(research: Lake) -> set[str]:
 def _label_rows(
     labels: Mapping[str, ImageLabel], instances: Mapping[str, set[str]], released: set[str]
 ) -> Iterator[dict[str, object]]:
+    by_instance: defaultdict[str, list[ImageLabel]] = defaultdict(list)
     for image_id, label in labels.items():
-        keys = instances.get(image_id, set()) & released
-        if len(keys) != 1:
-            continue  # not here, not released, or a name that several images share: no guess is made
-        (instance_key,) = keys
+        keys = instances.get(image_id, set())
+        if len(keys) == 1 and keys <= released:  # a name that several images share is no name: no guess is made
+            by_instance[next(iter(keys))].append(label)
+    for instance_key, (label, *others) in by_instance.items():
+        if any(other.pneumonia != label.pneumonia for other in others):
+            continue  # two names of one image that contradict each other
         yield _row(instance_key, "INSTANCE", label)
         for ordinal, box in enumerate(label.boxes):
             yield _row(instance_key, "REGION", label, ordinal) | {"bbox": list(box)}

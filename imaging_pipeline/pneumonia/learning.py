@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -124,9 +125,10 @@ def _promote_if_better(tracker: ModelTracker, model: RegisteredModel) -> bool:
     champion = tracker.champion()
     if champion is not None and champion.version == model.version:
         return True
-    challenge = tracker.metrics(model).get("test_auroc", 0.0)
-    if champion is not None and challenge < tracker.metrics(champion).get("test_auroc", 0.0):
-        return False
+    if champion is not None:
+        challenge = tracker.metrics(model).get("test_auroc", math.nan)
+        if not challenge >= tracker.metrics(champion).get("test_auroc", 0.0):  # also when it is not defined
+            return False
     tracker.promote(model.version)
     return True
 

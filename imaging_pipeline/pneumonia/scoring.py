@@ -116,6 +116,7 @@ def _write(lake: Lake, batch_id: str, rows: list[dict[str, object]], name: str, 
             "gold",
             "model_prediction",
             table,
-            where="model_name = ? AND model_version = ? AND (arrival_batch = ? OR list_contains(?, prediction_key))",
-            parameters=[name, version, batch_id, table["prediction_key"].to_pylist()],
+            where="""model_name = ? AND model_version = ? AND
+                (arrival_batch = ? OR prediction_key IN (SELECT prediction_key FROM staged_rows))""",
+            parameters=[name, version, batch_id],
         )

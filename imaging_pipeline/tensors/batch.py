@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from imaging_pipeline.catalog.inspection import issue_row
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Stage
@@ -14,7 +18,7 @@ from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
 from imaging_pipeline.tensors.build import TensorFailure, TensorSource, build_tensor
 from imaging_pipeline.tensors.recipe import Recipe
-from imaging_pipeline.tensors.shards import TensorRow, write_shard
+from imaging_pipeline.tensors.shards import ShardInfo, ShardReader, TensorRow, write_shard
 from imaging_pipeline.workers import map_chunks
 
 OBJECTS_PER_CHUNK = 16
@@ -45,9 +49,9 @@ class TensorCounts:
         return self.selected == self.built + self.failed
 
 
-def shard_path(folder: Path, recipe: Recipe, batch_id: str) -> Path:
-    """Where the shard of a batch is; another recipe never overwrites it."""
-    return folder / f"{recipe.name}-{recipe.digest[:12]}" / f"{batch_id}.arrow"
+def shard_folder(folder: Path, recipe: Recipe) -> Path:
+    """Where a recipe's shards are; another recipe never touches them."""
+    return folder / f"{recipe.name}-{recipe.digest[:12]}"
 
 
 def load_tensors(
@@ -66,17 +70,80 @@ def load_tensors(
     """
     targets = _targets(lake, batch_id, recipe)
     counts = TensorCounts(selected=len(targets))
-    path = shard_path(folder, recipe, batch_id)
     results = map_chunks(
         partial(_build, recipe), targets, workers=workers, chunk_size=OBJECTS_PER_CHUNK, on_crash=_crashed
     )
-    rows = _collect(results, counts, batch_id, recipe, path, progress)
-    if targets:
-        counts.shard_bytes = write_shard(path, rows, recipe).bytes
-    else:
-        path.unlink(missing_ok=True)
+    shards = shard_folder(folder, recipe)
+    rows = _collect(results, counts, batch_id, recipe, progress)
+    shard = _write_shard(shards, batch_id, rows, recipe) if targets else None
+    if shard is not None:
+        counts.shard_bytes = shard.bytes
+        for row in counts.index:
+            row["tensor_uri"] = path_to_uri(shard.path)
     _write(lake, batch_id, recipe, counts)
+    for old in shards.glob(f"{batch_id}-*.arrow"):
+        if shard is None or old != shard.path:
+            old.unlink(missing_ok=True)
     return counts
+
+
+def _write_shard(shards: Path, batch_id: str, rows: Iterator[TensorRow], recipe: Recipe) -> ShardInfo:
+    """Write a shard under a name that holds its digest: index rows of an older one never point into a newer."""
+    unnamed = write_shard(shards / f".{batch_id}.{os.getpid()}", rows, recipe)
+    path = shards / f"{batch_id}-{unnamed.sha256[:12]}.arrow"
+    unnamed.path.replace(path)
+    return replace(unnamed, path=path)
+
+
+def withdraw_tensors(lake: Lake, instance_keys: Iterable[str], recipe: Recipe) -> None:
+    """Take instances out of shards, index, predictions and labels; run again, nothing is left to do.
+
+    A shard of the current recipe is written anew without them; one of an older recipe is removed whole.
+    """
+    lake.connection.register("withdrawn", pa.table({"key": pa.array(sorted(instance_keys), pa.string())}))
+    try:
+        held = lake.rows("FROM gold.image_tensor SELECT DISTINCT tensor_uri WHERE instance_key IN (FROM withdrawn)")
+        for (uri,) in held:
+            _rewrite_shard(lake, str(uri), recipe)
+        with lake.transaction():
+            lake.connection.execute("DELETE FROM gold.model_prediction WHERE instance_key IN (FROM withdrawn)")
+            lake.connection.execute("DELETE FROM gold.label WHERE subject_key IN (FROM withdrawn)")
+    finally:
+        lake.connection.unregister("withdrawn")
+
+
+def _rewrite_shard(lake: Lake, uri: str, recipe: Recipe) -> None:
+    rows = lake.query("FROM gold.image_tensor WHERE tensor_uri = ? ORDER BY shard_row", [uri]).to_pylist()
+    withdrawn = {key for (key,) in lake.rows("FROM withdrawn")}
+    kept = [row for row in rows if row["instance_key"] not in withdrawn and row["recipe_id"] == recipe.digest]
+    path = uri_to_path(uri)
+    if kept:
+        reader = ShardReader(path)
+        tensors = (_stored_tensor(row, reader) for row in kept)
+        shard = _write_shard(path.parent, str(rows[0]["arrival_batch"]), tensors, recipe)
+        for position, row in enumerate(kept):
+            row["tensor_uri"], row["shard_row"] = path_to_uri(shard.path), position
+            del row[registry.LOADED_AT]
+    table = registry.table("image_tensor").rows(kept)
+    with lake.transaction():
+        lake.replace_all("gold", "image_tensor", table, where="tensor_uri = ?", parameters=[uri])
+    path.unlink(missing_ok=True)
+
+
+def _stored_tensor(row: Mapping[str, Any], reader: ShardReader) -> TensorRow:
+    return TensorRow(
+        tensor_key=row["tensor_key"],
+        instance_key=row["instance_key"],
+        sop_instance_uid=row["sop_instance_uid"],
+        patient_id=row["patient_pseudonym"],
+        array=reader.tensor(row["shard_row"]),
+        minimum=row["min_value"],
+        maximum=row["max_value"],
+        mean=row["mean_value"],
+        standard_deviation=row["std_value"],
+        tensor_sha256=row["tensor_sha256"],
+        source_content_sha256=row["source_content_sha256"],
+    )
 
 
 def _targets(lake: Lake, batch_id: str, recipe: Recipe) -> list[TensorTarget]:
@@ -120,7 +187,6 @@ def _collect(
     counts: TensorCounts,
     batch_id: str,
     recipe: Recipe,
-    path: Path,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[TensorRow]:
     """Pass the tensors on, one chunk in memory at a time, and note the index rows and issues."""
@@ -130,14 +196,14 @@ def _collect(
                 counts.failed += 1
                 counts.issues.append(issue_row(batch_id, result.instance_key, result.issue))
                 continue
-            counts.index.append(_index_row(result, counts.built, batch_id, recipe, path))
+            counts.index.append(_index_row(result, counts.built, batch_id, recipe))
             counts.built += 1
             yield result
         if progress:
             progress(len(chunk), counts.selected)
 
 
-def _index_row(tensor: TensorRow, row: int, batch_id: str, recipe: Recipe, path: Path) -> dict[str, object]:
+def _index_row(tensor: TensorRow, row: int, batch_id: str, recipe: Recipe) -> dict[str, object]:
     return {
         "tensor_key": tensor.tensor_key,
         "instance_key": tensor.instance_key,
@@ -146,7 +212,6 @@ def _index_row(tensor: TensorRow, row: int, batch_id: str, recipe: Recipe, path:
         "recipe_id": recipe.digest,
         "shape": list(tensor.shape),
         "dtype": tensor.dtype,
-        "tensor_uri": path_to_uri(path),
         "shard_row": row,
         "tensor_sha256": tensor.tensor_sha256,
         "min_value": tensor.minimum,
@@ -168,8 +233,8 @@ def _write(lake: Lake, batch_id: str, recipe: Recipe, counts: TensorCounts) -> N
             "gold",
             "image_tensor",
             tensors,
-            where="recipe_id = ? AND (arrival_batch = ? OR list_contains(?, tensor_key))",
-            parameters=[recipe.digest, batch_id, tensors["tensor_key"].to_pylist()],
+            where="recipe_id = ? AND (arrival_batch = ? OR tensor_key IN (SELECT tensor_key FROM staged_rows))",
+            parameters=[recipe.digest, batch_id],
         )
         lake.replace_batch("gold", "ingest_issue", issues, batch_id)
 

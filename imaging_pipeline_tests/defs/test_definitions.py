@@ -146,6 +146,9 @@ def repair(workspace: Workspace, instance: dg.DagsterInstance) -> list[str] | st
     if isinstance(result, dg.SkipReason):
         return str(result.skip_message)
     assert isinstance(result, list)
+    keys = [request.run_key for request in result]
+    assert all(keys), "Dagster refuses several requests of one tick without a run key each"
+    assert len(set(keys)) == len(keys)
     return [str(request.partition_key) for request in result]
 
 
@@ -179,7 +182,12 @@ def test_a_batch_that_failed_three_times_waits_for_a_person_and_is_named(
     for _ in range(intake.ATTEMPTS_PER_BATCH):
         from dagster._core.test_utils import create_run_for_test
 
-        create_run_for_test(instance, tags={"dagster/partition": batch.batch_id}, status=dg.DagsterRunStatus.FAILURE)
+        create_run_for_test(
+            instance,
+            job_name="ingest_batch",
+            tags={"dagster/partition": batch.batch_id},
+            status=dg.DagsterRunStatus.FAILURE,
+        )
     reason = repair(workspace, instance)
     assert batch.batch_id in reason
     assert "wait for a person" in reason

@@ -10,7 +10,7 @@ from imaging_pipeline.deid.dates import partner, shift_date, shift_datetime, shi
 
 EARLIEST = date(1970, 1, 1)
 SHIFTS = st.integers(1, 3650 * 86400).map(lambda seconds: -timedelta(seconds=seconds))
-MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2099, 12, 31))  # noqa: DTZ001  # DICOM's wall clock
+MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2099, 12, 30, 23, 59))  # noqa: DTZ001  # DICOM's wall clock
 
 
 @given(MOMENTS, MOMENTS, SHIFTS)
@@ -25,7 +25,8 @@ def test_distances_between_moments_are_kept(first: datetime, second: datetime, s
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2020", "20201301", "20200230", "0000", "2020010A", "19000101", "20200101-20200202"]
+    "text",
+    ["", "2020", "20201301", "20200230", "0000", "2020010A", "19000101", "20200101-20200202", "20991231", "99991231"],
 )
 def test_what_is_no_plausible_date_gives_nothing(text: str) -> None:
     assert shift_date(text, "101010", timedelta(days=-1), EARLIEST) is None
@@ -34,6 +35,11 @@ def test_what_is_no_plausible_date_gives_nothing(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "25", "1", "10:70", "noon", "101010.1234567", "1010-1100"])
 def test_what_is_no_time_gives_nothing(text: str) -> None:
     assert shift_time(text, "", timedelta(days=-1), EARLIEST) is None
+
+
+@pytest.mark.parametrize("day", ["19000101", "99991231", "unknown"])
+def test_the_time_of_a_placeholder_date_gives_nothing(day: str) -> None:
+    assert shift_time("000000", day, timedelta(hours=-1), EARLIEST) is None
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,7 @@ def test_a_time_keeps_its_precision_and_goes_round_the_clock(text: str, moved: s
         ("20200110101112.123456+0530", "20190110101112.123456"),
         ("20200110101112-0800", "20190110101112"),
         ("1899", None),
+        ("99991231235959", None),
         ("20201340", None),
         ("yesterday", None),
     ],

@@ -220,6 +220,38 @@ def test_code_meanings_come_from_the_dictionary_and_unknown_codes_are_gone() -> 
     assert "ViewCodeSequence" not in out
 
 
+@pytest.mark.parametrize("day", ["19000101", "19700101", "19800101", "20991231", "99991231"])
+def test_a_placeholder_date_and_its_midnight_do_not_give_the_shift_away(day: str) -> None:
+    out = released(chest_film(AcquisitionDate=day, AcquisitionTime="000000", AcquisitionDateTime=f"{day}000000"))
+    assert not out.get("AcquisitionDate")
+    assert not out.get("AcquisitionTime")
+    assert not out.get("AcquisitionDateTime")
+    assert out.StudyDate
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_an_instance_uid_that_would_pass_as_one_of_the_standard_is_refused(keyword: str) -> None:
+    with pytest.raises(PoisonInput) as caught:
+        release(chest_film(**{keyword: "1.2.840.10008.7731.945.1"}))
+    assert caught.value.reason is Reason.NOT_DEIDENTIFIABLE
+
+
+@pytest.mark.parametrize(("patient_id", "number"), [("0007731945", "7731945"), ("7731945", "0007731945")])
+def test_a_number_filled_up_with_zeros_is_the_same_number(patient_id: str, number: str) -> None:
+    out = released(chest_film(PatientID=patient_id, AcquisitionNumber=number, SoftwareVersions=f"V1 {number}"))
+    assert not out.get("AcquisitionNumber")
+    assert out.SoftwareVersions == "DEIDENTIFIED"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, on writing such an object
+@pytest.mark.parametrize("vr", ["LO", "SH", "CS", "UI", "UN", "OB"])
+def test_a_name_under_another_vr_is_still_looked_for(vr: str) -> None:
+    ds = chest_film(SoftwareVersions="Zwyntharquist V1")
+    del ds.PatientName
+    ds.add(DataElement(0x00100010, vr, NAME.encode() if vr in ("UN", "OB") else NAME))
+    assert SECRET not in release(ds).data.lower()
+
+
 def test_default_dates_do_not_give_the_shift_away() -> None:
     out = released(chest_film(AcquisitionDate="19000101", ContentDate="00010101", DateOfLastCalibration="20210101"))
     assert not out.get("AcquisitionDate")
@@ -273,6 +305,10 @@ def _segment(marker: int, payload: bytes) -> bytes:
         (b"\xff\xda\0\2scan" + _segment(0xFE, b"between scans") + b"\xff\xda\0\2scan\xff\xd9", False),
         (_segment(0xE1, b"Exif\0\0something") + b"\xff\xda\0\2scan\xff\xd9", False),
         (b"\xff\xda\0\2scan\xff\xd9 and more", False),
+        (b"\xff\xda\0\2scan\xff\xd9 between images \xff\xd8\xff\xda\0\2scan\xff\xd9", False),
+        (b"\xff\xda\0\2scan\xff\xd9\0\xff\xd8\xff\xda\0\2scan\xff\xd9", True),
+        (b"\xff\xda\0\2scan\xff\xd9\xff\xd8 without end", False),
+        (_segment(0xF0, b"an extension") + b"\xff\xda\0\2scan\xff\xd9", False),
     ],
 )
 def test_comments_inside_compressed_pixels_are_judged(stream: bytes, is_released: bool) -> None:

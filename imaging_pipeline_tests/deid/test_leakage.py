@@ -67,3 +67,26 @@ def test_a_kept_value_that_is_also_somebodys_name_is_no_leak(identified: Lake) -
     )
     assert found(identified, manufacturer_model_name="Intera") == {}
     assert found(identified, station_name="Intera") == {"dicom_equipment.station_name": 1}
+
+
+@pytest.mark.parametrize("name", ["DEIDENTIFIED", "Modified", "IMGPIPELINE_1"])
+def test_a_patient_called_like_a_word_of_the_engine_holds_no_batch(identified: Lake, name: str) -> None:
+    silver(identified, "dicom_patient", patient_key="k", patient_domain="d", patient_id="4711", patient_name=name)
+    assert found(identified, device_serial_number=name.upper()) == {}
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "FILE", "research"])
+def test_words_of_this_software_in_its_own_columns_are_no_leak(identified: Lake, name: str) -> None:
+    silver(identified, "dicom_patient", patient_key="k", patient_domain="d", patient_id=name, patient_name="Doe^Jane")
+    assert found(identified, role=name, storage_provider=name, patient_domain=name) == {}
+    assert found(identified, patient_id=name) == {"dicom_equipment.patient_id": 1}
+
+
+def test_a_kept_value_in_other_case_is_no_leak(identified: Lake) -> None:
+    silver(identified, "dicom_equipment", equipment_key="e", manufacturer_model_name="intera", station_name="Intera")
+    assert found(identified, manufacturer_model_name="INTERA") == {}
+
+
+def test_an_unregistered_uid_below_the_standards_root_is_an_identifier(originals: Lake) -> None:
+    silver(originals, "dicom_series", series_key="x", study_key="s", series_instance_uid="1.2.840.10008.77319.45")
+    assert found(originals, station_name="1.2.840.10008.77319.45") == {"dicom_equipment.station_name": 1}

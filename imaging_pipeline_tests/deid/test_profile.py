@@ -39,7 +39,7 @@ def test_the_digest_follows_what_decides(tmp_path: Path) -> None:
         ('version: "1"', "version: 1", "version: found 1; allowed: a text"),
         ('version: "1"\n', "", "found 'no key version'"),
         ("options: [retain", "options: [keep_everything, retain", "options: found 'keep_everything'; allowed: retain_"),
-        ('"1970-01-01"', '"soon"', "earliest_date: found 'soon'; allowed: a date"),
+        ('"1980-01-02"', '"soon"', "earliest_date: found 'soon'; allowed: a date"),
         ("CT Image Storage", "MR Image Storage", "allowed: the registered name, 'CT Image Storage'"),
         ("  - StackID", "  - StackIdent", "keep_text: found 'StackIdent'; allowed: keywords"),
         ("  - StackID", "  - PatientComments", "keep_text: found 'PatientComments'; .* does not list"),

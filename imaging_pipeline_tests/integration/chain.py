@@ -33,7 +33,7 @@ def command(home: Path, landing: Path, *arguments: str) -> subprocess.Popen[str]
     return subprocess.Popen(
         [sys.executable, "-m", "imaging_pipeline.cli", *arguments],
         env=variables,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.PIPE if arguments[0] != "dev" else subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,

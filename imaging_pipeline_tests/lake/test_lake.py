@@ -179,6 +179,13 @@ ATTACKS = [
     "CALL identified.set_option('x', 'y')",
     "EXPORT DATABASE '/tmp/stolen'",
     "SELECT * FROM identified.silver.dicom_patient",
+    "SELECT * FROM sqlite_scan('{home}/identified/ledger.sqlite', 'object')",
+    "SELECT (SELECT max(uri) FROM sqlite_scan('{home}/identified/ledger.sqlite', 'object'))",
+    "WITH x AS (FROM sqlite_query('{home}/identified/ledger.sqlite', 'SELECT 1')) FROM x",
+    "DESCRIBE SELECT * FROM sqlite_scan('{home}/identified/ledger.sqlite', 'object')",
+    "SELECT * FROM glob('{home}/*')",
+    "SELECT * FROM query('SELECT 1')",
+    "EXPLAIN ANALYZE SELECT 1",
     "",
 ]
 
@@ -188,12 +195,14 @@ def test_the_console_only_reads_what_it_was_given(
     settings: Settings, identified: Lake, research: Lake, sql: str
 ) -> None:
     with pytest.raises(QueryRefused):
-        run_query(sql, [settings.research])
+        run_query(sql.format(home=settings.home), [settings.research])
 
 
 def test_the_console_answers(settings: Settings, identified: Lake, research: Lake) -> None:
     sql = "SELECT count(*) AS n FROM research.deid.dicom_study JOIN identified.silver.dicom_study USING (study_key)"
     assert run_query(sql, [settings.research, settings.identified]).to_pylist() == [{"n": 0}]
+    assert run_query("SHOW ALL TABLES", [settings.research]).num_rows > 10
+    assert run_query("DESCRIBE deid.dicom_study", [settings.research]).num_rows > 10
     crosswalk = run_query("FROM vault.uid_map", [settings.research], crosswalk=[("2.25.1", "1.2.3")])
     assert crosswalk.to_pylist() == [{"research_uid": "2.25.1", "original_uid": "1.2.3"}]
 

@@ -12,7 +12,7 @@ import pytest
 
 from imaging_pipeline.catalog.bronze import load_bronze
 from imaging_pipeline.dicom.header import read_header
-from imaging_pipeline.errors import PoisonInput, Reason
+from imaging_pipeline.errors import PoisonInput, Reason, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.entities import StoredObject, rows_of
@@ -220,12 +220,57 @@ def test_a_batch_with_everything_wrong_closes_its_counts(identified: Lake, tmp_p
         "noise": "SKIPPED",
         "cut.dcm": "PARSED_WITH_ISSUES",
         "picture.png": "SKIPPED",
-        "fake.zip": "SKIPPED",
+        "fake.zip": "FAILED",
     }
     with_issue = identified.rows("SELECT count(DISTINCT object_key) FROM bronze.ingest_issue")
     assert with_issue == [(len(content) - 1,)]
     parsed, placed, refused = count_placed(identified, "1")
     assert parsed == placed + refused == 2
+
+
+def test_what_a_batch_had_won_and_gives_up_goes_back_to_the_others(identified: Lake, tmp_path: Path) -> None:
+    first = (TEST_FILES / "CT_small.dcm").read_bytes()
+    load(identified, tmp_path / "in", "1", {"a": first})
+    load(identified, tmp_path / "in", "2", {"b": changed(first)})
+    load(identified, tmp_path / "in", "2", {"c": (TEST_FILES / "MR_small.dcm").read_bytes()})
+    owners = identified.rows("SELECT arrival_batch FROM silver.dicom_instance ORDER BY 1")
+    assert owners == [("1",), ("2",)]
+    assert identified.rows("SELECT count(*) FROM silver.dicom_patient") == [(2,)]
+    assert not any(count_violations(identified, "silver").values())
+
+
+def test_an_object_that_is_gone_keeps_what_was_read_of_it(identified: Lake, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    names = ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm")
+    load(identified, folder, "1", {name: (TEST_FILES / name).read_bytes() for name in names})
+    manifest = [
+        replace(entry, modified_at=datetime(2026, 1, 1))  # noqa: DTZ001
+        for entry in Folder(folder, "site").list(datetime(2100, 1, 1))  # noqa: DTZ001
+    ]
+    (folder / "CT_small.dcm").unlink()
+    counts = load_bronze(identified, "1", manifest, run_id="again", workers=1)
+    load_silver(identified, "1")
+    assert (counts.parsed, counts.failed, counts.unread) == (3, 0, 1)
+    assert counts.is_closed
+    assert identified.rows("SELECT count(*) FROM silver.dicom_instance") == [(3,)]
+
+
+def test_a_source_out_of_reach_is_an_outage_not_a_loss(identified: Lake, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    load(identified, folder, "1", {name: (TEST_FILES / name).read_bytes() for name in ("CT_small.dcm", "MR_small.dcm")})
+    manifest = list(Folder(folder, "site").list(datetime(2100, 1, 1)))  # noqa: DTZ001
+    folder.rename(tmp_path / "away")
+    with pytest.raises(TransientError, match="reachable"):
+        load_bronze(identified, "1", manifest, run_id="again", workers=1)
+    assert identified.rows("SELECT count(*) FROM bronze.dicom_header") == [(2,)]
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "0", "1", "no number", "2"])
+def test_any_number_of_frames_is_survived(value: str) -> None:
+    whole = stored("CT_small.dcm")
+    header = json.loads(whole.header_json) | {"00280008": {"vr": "IS", "Value": [value]}}
+    rows, _ = rows_of(replace(whole, header_json=json.dumps(header)))
+    assert rows["dicom_series"]["is_multiframe"] is (value in {"9" * 5000, "2"})
 
 
 def test_violations_are_seen(identified: Lake, tmp_path: Path) -> None:

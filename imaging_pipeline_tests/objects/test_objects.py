@@ -147,6 +147,38 @@ def test_a_damaged_member_is_unreadable(tmp_path: Path) -> None:
     assert refusal.value.reason is Reason.UNREADABLE
 
 
+def test_a_folder_that_cannot_be_read_is_said_not_skipped(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0)
+    try:
+        if os.access(tmp_path / "closed", os.R_OK):
+            pytest.skip("this user can read everything")
+        with pytest.raises(ConfigurationError, match="permissions"):
+            listed(tmp_path)
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+def test_a_damaged_lzma_member_is_unreadable(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"one": os.urandom(5000)}, zipfile.ZIP_LZMA)
+    damaged = bytearray(path.read_bytes())
+    damaged[60:400] = bytes(340)
+    path.write_bytes(bytes(damaged))
+    (member,) = list_members(listed(tmp_path)[0])
+    with pytest.raises(PoisonInput) as refusal:
+        read_all(member)
+    assert refusal.value.reason is Reason.UNREADABLE
+
+
+def test_an_object_that_is_gone_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (target,) = listed(tmp_path)
+    (tmp_path / "file").unlink()
+    with pytest.raises(PoisonInput) as refusal:
+        read_all(target)
+    assert refusal.value.reason is Reason.UNREADABLE
+
+
 def test_a_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
     zipped(tmp_path / "a.zip", {"bomb": bytes(50_000_000)})
     (member,) = list_members(listed(tmp_path)[0])

@@ -42,7 +42,9 @@ def bronze(
             [batch_id],
         )
         for table in TABLES:
-            shown: reporting.Shown = {"counts": str(counts), "bytes": counts.bytes} if table == TABLES[0] else {}
+            shown: reporting.Shown = {}
+            if table == "object_catalog":
+                shown = {"counts": str(counts), "bytes": counts.bytes, reporting.UNREAD_OBJECTS: counts.unread}
             if table == "ingest_issue":
                 shown["issues"] = reporting.markdown_table(("severity", "issue", "objects"), issues)
             yield reporting.table_result(lake, "bronze", table, batch_id=batch_id, metadata=shown)

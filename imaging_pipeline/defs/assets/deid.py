@@ -10,6 +10,7 @@ from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.release import Releaser, release_batch
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
+from imaging_pipeline.tensors.batch import withdraw_tensors
 
 CODE_VERSION = f"deid-{ENGINE_VERSION}"
 
@@ -42,6 +43,7 @@ def deid(
             workers=workspace.settings.workers,
             progress=workspace.progress_of("de-identify"),
         )
+        withdraw_tensors(research, counts.held_keys, workspace.recipe())
         held = identified.rows(
             """SELECT issue_code, count(*) FROM bronze.ingest_issue
             WHERE arrival_batch = ? AND stage = 'DEID' GROUP BY ALL ORDER BY 2 DESC""",

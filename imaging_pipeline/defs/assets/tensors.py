@@ -79,7 +79,7 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
         counts = import_labels(identified, research, workspace.keys())
         shown: reporting.Shown = {
             "files": counts.files,
-            "unreadable_files": counts.unreadable,
+            "malformed_files": counts.malformed,
             "labelled_images": counts.labels,
             "matched_images": counts.matched,
             "positive_images": counts.positive,

@@ -49,10 +49,10 @@ def counts_close(context: dg.AssetCheckExecutionContext, workspace: dg.ResourceP
 def silver_is_consistent(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.AssetCheckResult:
-    """Counts of the batch, then the rules over all of silver."""
+    """Counts of the batch, then the rules over its rows."""
     with workspace.identified(read_only=True) as lake:
         parsed, placed, refused = count_placed(lake, context.partition_key)
-        violations = {rule: rows for rule, rows in count_violations(lake, "silver").items() if rows}
+        violations = count_violations(lake, "silver", context.partition_key)
     passed = parsed == placed + refused and not violations
     return _result(passed, parsed=parsed, placed=placed, refused=refused, violations=violations)
 
@@ -63,8 +63,8 @@ def release_is_complete(
 ) -> dg.AssetCheckResult:
     """Instances of the batch on both sides."""
     with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
-        counts = release_counts(identified, research, context.partition_key)
-        violations = {rule: rows for rule, rows in count_violations(research, "deid").items() if rows}
+        counts = release_counts(identified, research, workspace.keys(), context.partition_key)
+        violations = count_violations(research, "deid", context.partition_key)
     return _result(
         counts.is_closed and not violations,
         instances=counts.instances,
@@ -98,8 +98,8 @@ def tensors_are_deidentified(
         ((tensors, proved),) = lake.rows(
             """SELECT count(*), count(*) FILTER (is_deidentified AND content_sha256 = source_content_sha256)
             FROM gold.image_tensor LEFT JOIN deid.deid_verification USING (instance_key)
-            WHERE image_tensor.arrival_batch = ?""",
-            [context.partition_key],
+            WHERE image_tensor.arrival_batch = ? AND recipe_id = ?""",
+            [context.partition_key, workspace.recipe().digest],
         )
     return _result(tensors == proved, tensors=tensors, proved=proved)
 
