@@ -31,19 +31,19 @@ _OWN_COLUMNS = frozenset(
 """Columns of the research side that hold words of this software, never a value of an object."""
 
 
-_LOCATIONS = "SELECT instance_key FROM silver.dicom_file_location WHERE arrival_batch = ?"
+_LOCATIONS = "SELECT instance_key FROM silver.dicom_file_location WHERE arrival_batch = $1"
 _SERIES = f"SELECT series_key FROM silver.dicom_instance WHERE instance_key IN ({_LOCATIONS})"
 _STUDIES = f"SELECT study_key FROM silver.dicom_series WHERE series_key IN ({_SERIES})"
 _PATIENTS = f"SELECT patient_key FROM silver.dicom_study WHERE study_key IN ({_STUDIES})"
 _EQUIPMENT = f"SELECT equipment_key FROM silver.series_equipment WHERE series_key IN ({_SERIES})"
 
 _OF_BATCH: Mapping[str, str] = {
-    "patient_key": f"patient_key IN ({_PATIENTS})",
-    "study_key": f"study_key IN ({_STUDIES})",
-    "series_key": f"series_key IN ({_SERIES})",
-    "instance_key": f"instance_key IN ({_LOCATIONS})",
-    "equipment_key": f"equipment_key IN ({_EQUIPMENT})",
-    "location_key": "arrival_batch = ?",
+    "patient_key": f"arrival_batch = $1 OR patient_key IN ({_PATIENTS})",
+    "study_key": f"arrival_batch = $1 OR study_key IN ({_STUDIES})",
+    "series_key": f"arrival_batch = $1 OR series_key IN ({_SERIES})",
+    "instance_key": f"arrival_batch = $1 OR instance_key IN ({_LOCATIONS})",
+    "equipment_key": f"arrival_batch = $1 OR equipment_key IN ({_EQUIPMENT})",
+    "location_key": "arrival_batch = $1",
 }
 """Rows of silver a batch is about, by key; a shared row may be marked with a later batch."""
 
