@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from imaging_pipeline.metadata.silver import entity_rows, write_entities
 from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
 from imaging_pipeline.objects.model import ObjectVersion, key_of
 from imaging_pipeline.objects.reading import read_content
+from imaging_pipeline.objects.writing import write_atomically
 from imaging_pipeline.workers import map_chunks
 
 CODE_VERSION = "2"
@@ -89,7 +89,7 @@ class Releaser:
             raise PoisonInput(Reason.CHANGED_WHILE_READ, "its bytes are not those that were catalogued")
         released = engine.deidentify(content.prefix, patient_domain=target.version.source)
         stored = self._stored(released)
-        _write_atomically(uri_to_path(stored.storage_uri), released.data)
+        write_atomically(uri_to_path(stored.storage_uri), released.data)
         result.crosswalk.extend(_crosswalk(released))
         result.verified.append(self._verification(released, stored))
         return stored
@@ -287,16 +287,3 @@ def _crosswalk(released: Deidentified) -> list[CrosswalkEntry]:
     patient = f"{released.patient_domain}\x1f{released.original_patient_id}"
     entries = [CrosswalkEntry("PATIENT", released.patient_id, patient)]
     return entries + [CrosswalkEntry("UID", new, original) for original, new in released.uid_map.items()]
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial_path.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial_path.replace(path)
-    finally:
-        partial_path.unlink(missing_ok=True)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import pydicom
 
+from imaging_pipeline.objects.writing import write_atomically
 from imaging_pipeline.samples.phantoms import ImagePlan, PhantomImage, make_image, plan_patient
 from imaging_pipeline.samples.sites import digest
 
@@ -225,14 +225,8 @@ def _copy_pydicom_files(folder: Path) -> int:
 
 
 def _write_if_changed(path: Path, content: bytes) -> bool:
-    """Write a file under a hidden name and move it into place; returns False when it was there already."""
+    """Write a file unless it is there already with this content; returns whether it was written."""
     if path.is_file() and path.read_bytes() == content:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        hidden.write_bytes(content)
-        hidden.replace(path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    write_atomically(path, content)
     return True
