@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImagingError as error:
         print(f"imaging-pipeline: {error}", file=sys.stderr)
         return FAILED
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except KeyboardInterrupt:
         print("imaging-pipeline: stopped; run the same command again to go on", file=sys.stderr)
         return 130

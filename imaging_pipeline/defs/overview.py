@@ -23,7 +23,7 @@ _ZONES: tuple[tuple[str, str, str], ...] = (
 )
 
 _ISSUES = """
-SELECT stage, severity, issue_code, count(DISTINCT object_key) AS objects, any_value(message) AS example
+SELECT stage, severity, issue_code, count(DISTINCT object_key) AS objects, mode(message) AS example
 FROM {schema}.ingest_issue GROUP BY ALL ORDER BY severity, stage, objects DESC, issue_code
 """
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -279,3 +280,24 @@ def test_no_asset_of_a_later_zone_runs_past_a_blocking_check(definitions: dg.Def
             later = [key for key in graph.get_all_asset_keys() if key.path[0] == after and key.path[-1] != "label"]
             ops = {key: graph.get(key).execution_set_asset_keys for key in later}
             assert all(any(guard in below(member) for member in ops[key]) for key in later), f"{guard} guards not all"
+
+
+def test_a_run_whose_command_line_was_killed_is_reported_failed(workspace: Workspace) -> None:
+    """A run left STARTED would hold a place in the queue, and its batch would never be due again."""
+    import socket
+    import subprocess
+    import sys
+
+    from dagster._core.test_utils import create_run_for_test
+
+    from imaging_pipeline.defs import runner
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with runner.open_instance(workspace.settings) as instance:
+        for process in (dead.pid, os.getpid()):
+            tags = {runner.HOST_TAG: socket.gethostname(), runner.PROCESS_TAG: str(process)}
+            create_run_for_test(instance, job_name="ingest_batch", tags=tags, status=dg.DagsterRunStatus.STARTED)
+    with runner.open_instance(workspace.settings) as instance:
+        found = {run.tags[runner.PROCESS_TAG]: run.status for run in instance.get_runs()}
+    assert found == {str(dead.pid): dg.DagsterRunStatus.FAILURE, str(os.getpid()): dg.DagsterRunStatus.STARTED}

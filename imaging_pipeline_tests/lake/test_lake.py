@@ -212,3 +212,23 @@ def test_the_reference_page_is_up_to_date() -> None:
 
     page = Path(__file__).parents[2] / "docs" / "reference" / "tables.md"
     assert page.read_text(encoding="utf-8") == reference_page(), "run make docs"
+
+
+def test_a_home_with_a_quote_and_spaces_in_its_name_works(tmp_path: Path) -> None:
+    settings = Settings.from_environment({"IMAGING_PIPELINE_HOME": str(tmp_path / "it's a home")})
+    with duckdb.connect() as connection:
+        merge(attach(connection, settings.identified), "b1", BATCHES["b1"])
+    found = run_query("SELECT count(*) AS n FROM silver.dicom_series", [settings.identified])
+    assert found.to_pylist() == [{"n": 2}]
+
+
+def test_a_long_query_stops_no_writer(settings: Settings, identified: Lake) -> None:
+    merge(identified, "b1", BATCHES["b1"])
+    with duckdb.connect() as connection:
+        reader = attach(connection, settings.identified, read_only=True)
+        reader.connection.execute("USE identified")
+        reader.connection.execute("BEGIN")
+        reader.connection.execute("SELECT * FROM silver.dicom_series").fetchone()
+        merge(identified, "b2", BATCHES["b2"])
+        assert len(stored(identified)) == 3
+        reader.connection.execute("ROLLBACK")
