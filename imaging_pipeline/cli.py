@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -109,8 +110,7 @@ def _demo(options: argparse.Namespace, settings: Settings) -> int:
     images = f"{made.images} phantom images of {made.patients} patients ({made.archived_images} of them in a zip)"
     _say(f"{images} and {made.pydicom_files} files of pydicom; {made.written_files} files written now")
     with _session(settings) as (runner, workspace):
-        landing = workspace.landing()
-        source = type(landing)(landing.root, landing.name)  # the samples are whole: no minimum age
+        source = replace(workspace.landing(), minimum_age_seconds=0.0)  # the samples are whole
         is_closed = _run_batches(runner, runner.due_batches(source))
         is_learned = _run_learning(runner, workspace)
         _print_overview(workspace)
@@ -218,7 +218,7 @@ def _run_batches(runner: Runner, batches: list[Batch]) -> bool:
         run = runner.run_batch(batch)
         if not run.succeeded:
             held.append(batch)
-            checks = ", ".join(runner.failed_checks(batch)) or "an error"
+            checks = ", ".join(runner.failed_checks(run)) or "an error"
             print(f"batch {batch.batch_id} is held by {checks}; see run {run.run_id} in the Dagster UI (make dev)")
     counts: BatchCounts = runner.counts(batches)
     print(counts)

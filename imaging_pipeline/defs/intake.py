@@ -140,24 +140,22 @@ def needs_run(instance: dg.DagsterInstance, batch_id: str, version: str) -> bool
     runs = _runs(instance, batch_id)
     if runs and not runs[0].is_finished:
         return False
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=LAST_ASSET, asset_partitions=[batch_id]), limit=1
-    ).records
-    made = records[0].asset_materialization if records else None
+    made = _last_made(instance, LAST_ASSET, batch_id)
     if made is None or (runs and not runs[0].is_success):
         return True
     done = made.metadata.get(reporting.CHAIN_VERSION)
     if done is None or done.value != version:
         return True
-    return _missed_objects(instance, batch_id) and len(runs) < ATTEMPTS_PER_BATCH
+    catalog = _last_made(instance, asset_key("bronze", "object_catalog"), batch_id)
+    unread = catalog.metadata.get(reporting.UNREAD_OBJECTS) if catalog else None
+    return bool(unread and unread.value) and len(runs) < ATTEMPTS_PER_BATCH
 
 
-def _missed_objects(instance: dg.DagsterInstance, batch_id: str) -> bool:
-    catalog = dg.AssetRecordsFilter(asset_key=asset_key("bronze", "object_catalog"), asset_partitions=[batch_id])
-    records = instance.fetch_materializations(catalog, limit=1).records
-    made = records[0].asset_materialization if records else None
-    unread = made.metadata.get(reporting.UNREAD_OBJECTS) if made else None
-    return bool(unread and unread.value)
+def _last_made(instance: dg.DagsterInstance, key: dg.AssetKey, batch_id: str) -> dg.AssetMaterialization | None:
+    """The last materialization of an asset for a batch."""
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[batch_id])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0].asset_materialization if records else None
 
 
 def _has_failed_too_often(instance: dg.DagsterInstance, batch_id: str) -> bool:

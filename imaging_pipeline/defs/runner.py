@@ -118,18 +118,14 @@ class Runner:
             bytes=sum(counts.bytes for counts in found),
         )
 
-    def failed_checks(self, batch: Batch) -> list[str]:
+    def failed_checks(self, run: BatchRun) -> list[str]:
         """Names of the checks that hold a batch."""
         records = self._instance.get_records_for_run(
-            self._last_run_id(batch), of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+            run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
         ).records
         events = [record.event_log_entry.dagster_event for record in records]
         evaluations = [event.asset_check_evaluation_data for event in events if event is not None]
         return [evaluation.check_name for evaluation in evaluations if not evaluation.passed]
-
-    def _last_run_id(self, batch: Batch) -> str:
-        runs = self._instance.get_runs(dg.RunsFilter(tags={"dagster/partition": batch.batch_id}), limit=1)
-        return runs[0].run_id if runs else ""
 
     def _run(self, job: str, partition_key: str | None = None) -> dg.ExecuteInProcessResult:
         return self._definitions.resolve_job_def(job).execute_in_process(

@@ -215,16 +215,16 @@ def release_counts(identified: Lake, research: Lake, keys: ProjectKeys, batch_id
     """The counts of a batch as the two lakes hold them, each instance followed by its key."""
     targets = _targets(identified, batch_id)
     instances = {target.version.key: key_of(keys.uid(target.sop_instance_uid)) for target in targets}
-    released = {str(key) for (key,) in research.rows("SELECT instance_key FROM deid.deid_verification")}
-    held = {
-        str(key)
-        for (key,) in identified.rows("SELECT DISTINCT object_key FROM bronze.ingest_issue WHERE stage = 'DEID'")
-    }
-    return ReleaseCounts(
-        instances=len(instances),
-        released=sum(research_key in released for research_key in instances.values()),
-        held=sum(object_key in held for object_key in instances),
+    ((released,),) = research.rows(
+        "SELECT count(*) FROM deid.deid_verification WHERE instance_key IN (SELECT unnest(?))",
+        [list(instances.values())],
     )
+    ((held,),) = identified.rows(
+        """SELECT count(DISTINCT object_key) FROM bronze.ingest_issue
+        WHERE stage = 'DEID' AND object_key IN (SELECT unnest(?))""",
+        [list(instances)],
+    )
+    return ReleaseCounts(len(instances), int(str(released)), int(str(held)))
 
 
 def _targets(identified: Lake, batch_id: str) -> list[Target]:
@@ -263,9 +263,9 @@ def _write(identified: Lake, research: Lake, batch_id: str, total: Releases, ins
 def _withdraw(research: Lake, held_keys: set[str]) -> None:
     """Take back instances whose current version is held, whichever batch released an earlier one."""
     for table in _INSTANCE_TABLES:
-        nothing = registry.table(table).rows([])
-        where = "instance_key IN (SELECT unnest(?))"
-        research.replace_all("deid", table, nothing, where=where, parameters=[sorted(held_keys)])
+        research.connection.execute(
+            f"DELETE FROM deid.{table} WHERE instance_key IN (SELECT unnest(?))", [sorted(held_keys)]
+        )
 
 
 def _remove(uris: set[str]) -> None:

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from imaging_pipeline.errors import ImagingError
-from imaging_pipeline.lake.store import attach
+from imaging_pipeline.lake.store import attach, quoted
 from imaging_pipeline.settings import LakeLocation
 
 READING_STATEMENTS = frozenset({"SELECT"})
@@ -73,8 +73,8 @@ def _attach_crosswalk(connection: duckdb.DuckDBPyConnection, crosswalk: Iterable
 def _confine(connection: duckdb.DuckDBPyConnection, locations: Sequence[LakeLocation]) -> None:
     folders = [location.data_path for location in locations]
     folders += [str(path.parent) for location in locations if (path := location.sqlite_path)]
-    quoted = ", ".join("'" + str(Path(folder)).replace("'", "''") + "/'" for folder in folders)
-    connection.execute(f"SET allowed_directories = [{quoted}]")
+    allowed = ", ".join(quoted(f"{Path(folder)}/") for folder in folders)
+    connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
@@ -89,9 +89,10 @@ def _require_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise QueryRefused(f"one SELECT is expected, found: {', '.join(kinds) or 'nothing'}")
     if _DESCRIPTION.fullmatch(sql.strip()):
         return
-    ((tree,),) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
-    refused = sorted(_table_functions(json.loads(tree)) - TABLE_FUNCTIONS)
-    if refused or json.loads(tree).get("error"):
+    ((text,),) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    tree = json.loads(text)
+    refused = sorted(_table_functions(tree) - TABLE_FUNCTIONS)
+    if refused or tree.get("error"):
         raise QueryRefused(f"only tables can be read, not {', '.join(refused) or 'what this statement names'}")
 
 

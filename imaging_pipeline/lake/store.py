@@ -37,10 +37,9 @@ class Lake:
     lock; a Postgres catalog needs none.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, location: LakeLocation, *, read_only: bool) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, location: LakeLocation) -> None:
         self.connection = connection
         self.name = location.name
-        self.read_only = read_only
         self._lock_path = _lock_path(location)
 
     def query(self, sql: str, parameters: list[object] | None = None) -> pa.Table:
@@ -137,12 +136,12 @@ def attach(connection: duckdb.DuckDBPyConnection, location: LakeLocation, *, rea
     if location.sqlite_path is not None:
         _prepare_folder(location, read_only=read_only)
         # A large query spills rows to disk: into the lake's own zone, not into the working directory.
-        connection.execute(f"SET temp_directory = {_quoted(str(location.sqlite_path.parent / 'spill'))}")
-    lake = Lake(connection, location, read_only=read_only)
+        connection.execute(f"SET temp_directory = {quoted(str(location.sqlite_path.parent / 'spill'))}")
+    lake = Lake(connection, location)
     options = _attach_options(location, read_only=read_only)
     with _locked(None if read_only else _lock_path(location)):
         try:
-            connection.execute(f"ATTACH {_quoted('ducklake:' + location.catalog)} AS {location.name} ({options})")
+            connection.execute(f"ATTACH {quoted('ducklake:' + location.catalog)} AS {location.name} ({options})")
         except duckdb.Error as error:
             if _BUSY in str(error):
                 raise TransientError(f"the {location.name} lake is busy") from None
@@ -173,14 +172,15 @@ def load_extension(connection: duckdb.DuckDBPyConnection, name: str) -> None:
 
 
 def _attach_options(location: LakeLocation, *, read_only: bool) -> str:
-    options = ["READ_ONLY"] if read_only else [f"DATA_PATH {_quoted(location.data_path)}"]
+    options = ["READ_ONLY"] if read_only else [f"DATA_PATH {quoted(location.data_path)}"]
     if location.sqlite_path is not None:
         # In SQLite's default journal mode one long SELECT stops every writer.
         options += ["META_JOURNAL_MODE 'WAL'", f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MILLISECONDS}"]
     return ", ".join(options)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -210,8 +210,7 @@ def _create_tables(lake: Lake) -> None:
             lake.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         for schema, table in missing:
             lake.connection.execute(table.ddl(schema))
-            comment = table.description.replace("'", "''")
-            lake.connection.execute(f"COMMENT ON TABLE {schema}.{table.name} IS '{comment}'")
+            lake.connection.execute(f"COMMENT ON TABLE {schema}.{table.name} IS {quoted(table.description)}")
 
 
 def _same_key(name: str) -> str:

@@ -61,14 +61,10 @@ def entity_rows(batch_id: str, stored_objects: Iterable[StoredObject]) -> Entity
         try:
             candidates, found = rows_of(stored)
         except PoisonInput as refusal:
-            issues.append(issue_row(batch_id, stored.object_key, refusal.issue(Stage.MAP)))
-            refused += 1
-            continue
+            candidates, found, refused = {}, [refusal.issue(Stage.MAP)], refused + 1
         except Exception as error:  # noqa: BLE001 - whatever a hostile header provokes costs that object, not its batch
             message = f"placing it failed unexpectedly ({type(error).__name__})"
-            issues.append(issue_row(batch_id, stored.object_key, Issue(Reason.MALFORMED, Stage.MAP, message=message)))
-            refused += 1
-            continue
+            candidates, found, refused = {}, [Issue(Reason.MALFORMED, Stage.MAP, message=message)], refused + 1
         for name, row in candidates.items():
             rows[name].append(row)
         issues += [issue_row(batch_id, stored.object_key, issue) for issue in found]
@@ -86,11 +82,14 @@ def load_silver(lake: Lake, batch_id: str) -> EntityRows:
     with lake.transaction():
         lake.connection.execute(_NOTE_OWN_KEYS, [batch_id])
         write_entities(lake, "silver", rows, batch_id)
+        locations = [rows.tables["dicom_file_location"]]
         for other in _batches_with_lost_keys(lake, batch_id):
-            write_entities(lake, "silver", entity_rows(other, stored_headers(lake, other)), other)
+            restored = entity_rows(other, stored_headers(lake, other))
+            write_entities(lake, "silver", restored, other)
+            locations.append(restored.tables["dicom_file_location"])
         issues = registry.table("ingest_issue").rows(rows.issues)
         lake.replace_batch("bronze", "ingest_issue", issues, batch_id, where=stage_filter([Stage.MAP]))
-        _settle_versions(lake, rows.tables["dicom_file_location"])
+        _settle_versions(lake, pa.concat_tables(locations))
     return rows
 
 

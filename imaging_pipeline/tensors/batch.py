@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from imaging_pipeline.catalog.inspection import issue_row
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Stage
@@ -42,11 +40,6 @@ class TensorCounts:
     shard_bytes: int = 0
     index: list[dict[str, object]] = field(default_factory=list, repr=False)
     issues: list[dict[str, object]] = field(default_factory=list, repr=False)
-
-    @property
-    def is_closed(self) -> bool:
-        """Every selected image has a tensor or an issue."""
-        return self.selected == self.built + self.failed
 
 
 def shard_folder(folder: Path, recipe: Recipe) -> Path:
@@ -95,26 +88,26 @@ def _write_shard(shards: Path, batch_id: str, rows: Iterator[TensorRow], recipe:
     return replace(unnamed, path=path)
 
 
-def withdraw_tensors(lake: Lake, instance_keys: Iterable[str], recipe: Recipe) -> None:
+def withdraw_tensors(lake: Lake, instance_keys: Set[str], recipe: Recipe) -> None:
     """Take instances out of shards, index, predictions and labels; run again, nothing is left to do.
 
     A shard of the current recipe is written anew without them; one of an older recipe is removed whole.
     """
-    lake.connection.register("withdrawn", pa.table({"key": pa.array(sorted(instance_keys), pa.string())}))
-    try:
-        held = lake.rows("FROM gold.image_tensor SELECT DISTINCT tensor_uri WHERE instance_key IN (FROM withdrawn)")
-        for (uri,) in held:
-            _rewrite_shard(lake, str(uri), recipe)
-        with lake.transaction():
-            lake.connection.execute("DELETE FROM gold.model_prediction WHERE instance_key IN (FROM withdrawn)")
-            lake.connection.execute("DELETE FROM gold.label WHERE subject_key IN (FROM withdrawn)")
-    finally:
-        lake.connection.unregister("withdrawn")
+    if not instance_keys:
+        return
+    keys = sorted(instance_keys)
+    shards = lake.rows(
+        "SELECT DISTINCT tensor_uri FROM gold.image_tensor WHERE instance_key IN (SELECT unnest(?))", [keys]
+    )
+    for (uri,) in shards:
+        _rewrite_shard(lake, str(uri), instance_keys, recipe)
+    with lake.transaction():
+        for table, column in (("model_prediction", "instance_key"), ("label", "subject_key")):
+            lake.connection.execute(f"DELETE FROM gold.{table} WHERE {column} IN (SELECT unnest(?))", [keys])
 
 
-def _rewrite_shard(lake: Lake, uri: str, recipe: Recipe) -> None:
+def _rewrite_shard(lake: Lake, uri: str, withdrawn: Set[str], recipe: Recipe) -> None:
     rows = lake.query("FROM gold.image_tensor WHERE tensor_uri = ? ORDER BY shard_row", [uri]).to_pylist()
-    withdrawn = {key for (key,) in lake.rows("FROM withdrawn")}
     kept = [row for row in rows if row["instance_key"] not in withdrawn and row["recipe_id"] == recipe.digest]
     path = uri_to_path(uri)
     if kept:

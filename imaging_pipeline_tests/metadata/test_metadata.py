@@ -239,6 +239,17 @@ def test_what_a_batch_had_won_and_gives_up_goes_back_to_the_others(identified: L
     assert not any(count_violations(identified, "silver").values())
 
 
+def test_copies_that_come_back_are_copies_still(identified: Lake, tmp_path: Path) -> None:
+    first = (TEST_FILES / "CT_small.dcm").read_bytes()
+    load(identified, tmp_path / "in", "1", {"a": first, "b": first})
+    load(identified, tmp_path / "in", "2", {"c": changed(first)})
+    load(identified, tmp_path / "in", "2", {"d": (TEST_FILES / "MR_small.dcm").read_bytes()})
+    roles = identified.rows("SELECT role FROM silver.dicom_file_location WHERE arrival_batch = '1' ORDER BY 1")
+    assert roles == [("COPY",), ("ORIGINAL",)]
+    codes = identified.rows("SELECT issue_code FROM bronze.ingest_issue WHERE arrival_batch = '1'")
+    assert codes == [("duplicate_content",)]
+
+
 def test_an_object_that_is_gone_keeps_what_was_read_of_it(identified: Lake, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     names = ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm")
