@@ -8,7 +8,6 @@ directories, and knows nothing of what becomes of a batch.
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ from pathlib import Path
 from imaging_pipeline.errors import PoisonInput
 from imaging_pipeline.objects.archive import list_members
 from imaging_pipeline.objects.model import ObjectVersion
-
-BUSY_TIMEOUT_SECONDS = 60.0
+from imaging_pipeline.sqlite import connect
 
 _BATCH_ID = re.compile(r"\d{4}-\d{2}-\d{2}\.\d{5,}")
 
@@ -86,9 +84,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Autocommit: transactions are opened by hand, as IMMEDIATE ones.
-        self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection = connect(path)
         self._connection.executescript(_SCHEMA)
 
     def __enter__(self) -> Ledger:

@@ -18,12 +18,10 @@ from typing import Final
 
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.errors import ConfigurationError, TransientError
+from imaging_pipeline.sqlite import connect
 
 KINDS: Final = ("PATIENT", "UID")
 """What a crosswalk entry may be about."""
-
-BUSY_TIMEOUT_SECONDS: Final = 30.0
-"""How long a writer waits for another one."""
 
 _SEPARATOR: Final = "\0"
 _CHECK: Final = "vault"
@@ -60,7 +58,6 @@ class Vault:
         _private_folder(path.parent)
         _private_file(path)
         with self._connected() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)
             connection.execute("INSERT OR IGNORE INTO seal VALUES (?, ?)", (_CHECK, keys.seal(keys.project)))
             connection.commit()
@@ -110,7 +107,7 @@ class Vault:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)) as connection:
+            with closing(connect(self._path)) as connection:
                 yield connection
         except sqlite3.OperationalError as error:
             raise TransientError(f"the vault cannot be used now: {error}") from error
