@@ -18,6 +18,7 @@ from imaging_pipeline.errors import Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import ObjectVersion
+from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.workers import map_chunks
 
 OBJECTS_PER_CHUNK = 64
@@ -59,6 +60,7 @@ def load_bronze(
     lake: Lake,
     batch_id: str,
     manifest: Sequence[ObjectVersion],
+    reader: ObjectReader,
     *,
     run_id: str,
     workers: int,
@@ -70,6 +72,7 @@ def load_bronze(
         lake: the identified lake.
         batch_id: the batch.
         manifest: its object versions.
+        reader: reads them.
         run_id: the orchestrator's run, kept in ``ingest_run``.
         workers: processes.
         progress: called with the objects done since the last call, and all there are.
@@ -80,7 +83,7 @@ def load_bronze(
     started_at = _now()
     parts: dict[str, list[pa.Table]] = {}
     for tables in map_chunks(
-        partial(inspect_objects, batch_id),
+        partial(inspect_objects, reader, batch_id),
         manifest,
         workers=workers,
         chunk_size=OBJECTS_PER_CHUNK,

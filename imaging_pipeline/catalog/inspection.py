@@ -17,9 +17,8 @@ import pyarrow as pa
 from imaging_pipeline.dicom.header import Header, read_header
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Severity, Stage
 from imaging_pipeline.lake import registry
-from imaging_pipeline.objects.archive import list_members
 from imaging_pipeline.objects.model import Content, ObjectVersion, key_of
-from imaging_pipeline.objects.reading import read_content
+from imaging_pipeline.objects.reading import ObjectReader
 
 PARSER_VERSION = "1"
 """Part of the code version of bronze: raise it when the same bytes would give other rows."""
@@ -66,24 +65,24 @@ class BronzeRows:
         }
 
 
-def inspect_objects(batch_id: str, targets: Sequence[ObjectVersion]) -> dict[str, pa.Table]:
+def inspect_objects(reader: ObjectReader, batch_id: str, targets: Sequence[ObjectVersion]) -> dict[str, pa.Table]:
     """Bronze rows of some objects of a batch, as Arrow tables by table name."""
     rows = BronzeRows()
     for target in targets:
-        inspect_object(batch_id, target, rows)
+        inspect_object(reader, batch_id, target, rows)
     return rows.tables()
 
 
-def inspect_object(batch_id: str, target: ObjectVersion, rows: BronzeRows) -> None:
+def inspect_object(reader: ObjectReader, batch_id: str, target: ObjectVersion, rows: BronzeRows) -> None:
     """Add the rows of one object; whatever is wrong with it becomes an issue, never an exception."""
     content: Content | None = None
     header: Header | None = None
     try:
-        content = read_content(target, keep=PREFIX_BYTES)
-        header = _read_header(target, content)
+        content = reader.read_content(target, keep=PREFIX_BYTES)
+        header = _read_header(reader, target, content)
         issues = list(header.issues)
     except PoisonInput as refusal:
-        issues = [_refusal(target, content, refusal)]
+        issues = [_refusal(reader, target, content, refusal)]
     except Exception as error:  # noqa: BLE001 - whatever a hostile object provokes costs that object, not its batch
         header, message = None, f"reading it failed unexpectedly ({type(error).__name__})"
         issues = [Issue(Reason.MALFORMED, Stage.PARSE, message=message)]
@@ -118,28 +117,28 @@ def issue_row(batch_id: str, object_key: str, issue: Issue, ordinal: int = 0) ->
     }
 
 
-def _read_header(target: ObjectVersion, content: Content) -> Header:
+def _read_header(reader: ObjectReader, target: ObjectVersion, content: Content) -> Header:
     return read_header(
         content.prefix,
         size=content.size,
-        more=lambda upto: read_content(target, keep=upto).prefix,
+        more=lambda upto: reader.read_content(target, keep=upto).prefix,
     )
 
 
-def _refusal(target: ObjectVersion, content: Content | None, refusal: PoisonInput) -> Issue:
+def _refusal(reader: ObjectReader, target: ObjectVersion, content: Content | None, refusal: PoisonInput) -> Issue:
     """The issue of an object without a header: harmless when it never claimed to be DICOM."""
     if content is None:
         return refusal.issue(Stage.FETCH)
     if target.is_archive:
-        return _archive_issue(target)
+        return _archive_issue(reader, target)
     if refusal.reason is Reason.NOT_DICOM and not _claims_dicom(target):
         return Issue(Reason.NOT_DICOM, Stage.PARSE, Severity.INFO, message=f"looks like {_media_type(content)}")
     return refusal.issue(Stage.PARSE)
 
 
-def _archive_issue(target: ObjectVersion) -> Issue:
+def _archive_issue(reader: ObjectReader, target: ObjectVersion) -> Issue:
     try:
-        members = sum(1 for _ in list_members(target))
+        members = sum(1 for _ in reader.list_members(target))
     except PoisonInput as refusal:
         return refusal.issue(Stage.LIST)
     return Issue(Reason.ARCHIVE, Stage.LIST, Severity.INFO, message=f"its {members} members are objects of their own")

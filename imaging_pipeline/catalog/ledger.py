@@ -15,8 +15,8 @@ from datetime import date, datetime
 from pathlib import Path
 
 from imaging_pipeline.errors import PoisonInput
-from imaging_pipeline.objects.archive import list_members
 from imaging_pipeline.objects.model import ObjectVersion
+from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.sqlite import connect
 
 _BATCH_ID = re.compile(r"\d{4}-\d{2}-\d{2}\.\d{5,}")
@@ -93,7 +93,7 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def record(self, listing: Iterable[ObjectVersion]) -> Scan:
+    def record(self, listing: Iterable[ObjectVersion], reader: ObjectReader) -> Scan:
         """Note every object version of a listing; look into the archives that are new.
 
         An archive whose directory cannot be read is noted itself, without members, and its batch will say why.
@@ -104,7 +104,7 @@ class Ledger:
                 listed += 1
                 if self._note(entry):
                     new += 1
-                    members = sum(self._note(member) for member in _members(entry)) if entry.is_archive else 0
+                    members = sum(self._note(member) for member in _members(reader, entry)) if entry.is_archive else 0
                     new, listed = new + members, listed + members
         return Scan(listed, new)
 
@@ -218,8 +218,8 @@ class Ledger:
             raise
 
 
-def _members(archive: ObjectVersion) -> Iterator[ObjectVersion]:
+def _members(reader: ObjectReader, archive: ObjectVersion) -> Iterator[ObjectVersion]:
     try:
-        yield from list_members(archive)
+        yield from reader.list_members(archive)
     except PoisonInput:
         return  # its own catalog row will carry the reason

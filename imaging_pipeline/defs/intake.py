@@ -16,7 +16,6 @@ from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.objects.folder import Folder
-from imaging_pipeline.settings import Settings
 
 SENSOR_INTERVAL_SECONDS = 30
 
@@ -29,10 +28,10 @@ LAST_ASSET = asset_key("gold", "image_tensor")
 """The end of a batch's chain: a batch without it is not done."""
 
 
-def take_in(ledger: Ledger, source: Folder, settings: Settings, *, is_announced: bool) -> list[Batch]:
+def take_in(ledger: Ledger, source: Folder, workspace: Workspace, *, is_announced: bool) -> list[Batch]:
     """List a source and cut what is new into batches."""
-    now = datetime.now(UTC)
-    ledger.record(source.list(now))
+    now, settings = datetime.now(UTC), workspace.settings
+    ledger.record(source.list(now), workspace.reader())
     return ledger.cut(
         day=now.date(),
         max_objects=settings.batch_objects,
@@ -61,7 +60,7 @@ def landing_sensor(
     """Batches are committed to the ledger before they are announced; the cursor is the last one announced."""
     settings = workspace.settings
     with workspace.ledger() as ledger:
-        take_in(ledger, workspace.landing(), settings, is_announced=False)
+        take_in(ledger, workspace.landing(), workspace, is_announced=False)
         pending = ledger.batches_to_announce(int(context.cursor or 0), settings.batches_per_tick)
         waiting = ledger.waiting()
     if not pending:
@@ -89,7 +88,7 @@ def register_folder(
     """Take in a folder that is not watched."""
     source = Folder(Path(config.path).expanduser(), config.source or workspace.settings.source_name)
     with workspace.ledger() as ledger:
-        scan = ledger.record(source.list(datetime.now(UTC)))
+        scan = ledger.record(source.list(datetime.now(UTC)), workspace.reader())
     context.log.info(f"{scan.listed} objects listed, {scan.new} of them new; the landing sensor cuts them into batches")
 
 

@@ -61,7 +61,7 @@ class Runner:
         """Batches cut from what is new in a source, behind those of earlier loads that were never finished."""
         workspace = self._workspace
         with workspace.ledger() as ledger:
-            intake.take_in(ledger, source, workspace.settings, is_announced=True)
+            intake.take_in(ledger, source, workspace, is_announced=True)
             return self.unfinished(ledger.batches())
 
     def unfinished(self, batches: Sequence[Batch]) -> list[Batch]:

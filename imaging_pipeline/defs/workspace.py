@@ -22,6 +22,7 @@ from imaging_pipeline.lake.store import Lake, attach
 from imaging_pipeline.metadata.silver import CODE_VERSION as PROJECTION_VERSION
 from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.objects.model import key_of
+from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.pneumonia.config import TrainingConfig
 from imaging_pipeline.pneumonia.tracking import ModelTracker
 from imaging_pipeline.settings import LakeLocation, Settings
@@ -71,6 +72,10 @@ class Workspace:
     def landing(self) -> Folder:
         """The watched folder as a source; it is not made here, so that a mount that is gone is noticed."""
         return Folder(self.settings.landing, self.settings.source_name, self.settings.minimum_age_seconds)
+
+    def reader(self) -> ObjectReader:
+        """Reads objects wherever they are."""
+        return ObjectReader()
 
     def keys(self) -> ProjectKeys:
         """The research project's keys, from the master key."""

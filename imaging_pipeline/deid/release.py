@@ -28,7 +28,7 @@ from imaging_pipeline.metadata.entities import StoredObject
 from imaging_pipeline.metadata.silver import entity_rows, write_entities
 from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
 from imaging_pipeline.objects.model import ObjectVersion, key_of
-from imaging_pipeline.objects.reading import read_content
+from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.writing import write_atomically
 from imaging_pipeline.workers import map_chunks
 
@@ -54,12 +54,14 @@ class Releaser:
     Attributes:
         profile: the de-identification profile.
         keys: the project's keys.
+        reader: reads the originals.
         folder: where de-identified files go.
         batch_id: the batch.
     """
 
     profile: Profile
     keys: ProjectKeys
+    reader: ObjectReader
     folder: Path
     batch_id: str
 
@@ -84,7 +86,7 @@ class Releaser:
         return Releases(held=[issue_row(self.batch_id, target.version.key, issue)])
 
     def _release_one(self, engine: Deidentifier, target: Target, result: Releases) -> StoredObject:
-        content = read_content(target.version, keep=target.version.size)
+        content = self.reader.read_content(target.version, keep=target.version.size)
         if content.sha256 != target.sha256:
             raise PoisonInput(Reason.CHANGED_WHILE_READ, "its bytes are not those that were catalogued")
         released = engine.deidentify(content.prefix, patient_domain=target.version.source)

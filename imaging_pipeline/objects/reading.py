@@ -6,24 +6,61 @@ import hashlib
 import lzma
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import IO
 
 from imaging_pipeline.errors import PoisonInput, Reason
-from imaging_pipeline.objects.archive import open_member
+from imaging_pipeline.objects.archive import list_members, open_member
 from imaging_pipeline.objects.folder import file_version, uri_to_path
 from imaging_pipeline.objects.model import Content, ObjectVersion
+from imaging_pipeline.objects.s3 import S3Access
 
 BLOCK_BYTES = 1 << 20
 MAX_OBJECT_BYTES = 2_000_000_000
 """Objects that must be held whole (to rewrite or decode them) are refused above this size."""
 
 
-def read_content(target: ObjectVersion, *, keep: int) -> Content:
-    """Read all bytes once, digesting them, and keep the first ``keep``.
+@dataclass(frozen=True, slots=True)
+class ObjectReader:
+    """Reads objects wherever they are. Picklable: a worker process makes its own connections.
 
-    Raises:
-        PoisonInput: UNREADABLE, CHANGED_WHILE_READ, TOO_LARGE.
+    Attributes:
+        access: how to reach object stores.
+        by_source: the same for sources that have a store of their own, by source name.
     """
+
+    access: S3Access = field(default_factory=S3Access)
+    by_source: Mapping[str, S3Access] = field(default_factory=dict)
+
+    def read_content(self, target: ObjectVersion, *, keep: int) -> Content:
+        """Read all bytes once, digesting them, and keep the first ``keep``.
+
+        Raises:
+            PoisonInput: UNREADABLE, CHANGED_WHILE_READ, TOO_LARGE.
+        """
+        return _read_content(target, keep)
+
+    def read_all(self, target: ObjectVersion) -> bytes:
+        """All bytes of an object.
+
+        Raises:
+            PoisonInput: as :meth:`read_content`, and TOO_LARGE above :data:`MAX_OBJECT_BYTES`.
+        """
+        if target.size > MAX_OBJECT_BYTES:
+            raise PoisonInput(Reason.TOO_LARGE, f"larger than {MAX_OBJECT_BYTES:,} bytes")
+        return self.read_content(target, keep=target.size).prefix
+
+    def list_members(self, archive: ObjectVersion) -> Iterator[ObjectVersion]:
+        """The files in a zip archive as objects of their own, in the archive's order.
+
+        Raises:
+            PoisonInput: ARCHIVE_UNREADABLE when the archive's directory cannot be read.
+        """
+        return list_members(archive)
+
+
+def _read_content(target: ObjectVersion, keep: int) -> Content:
     digest, size, kept = hashlib.sha256(), 0, bytearray()
     try:
         with _open(target) as stream:
@@ -40,17 +77,6 @@ def read_content(target: ObjectVersion, *, keep: int) -> Content:
     if not is_unchanged:
         raise PoisonInput(Reason.CHANGED_WHILE_READ, "its size or time differ from when it was listed")
     return Content(bytes(kept), size, digest.hexdigest())
-
-
-def read_all(target: ObjectVersion) -> bytes:
-    """All bytes of an object.
-
-    Raises:
-        PoisonInput: as :func:`read_content`, and TOO_LARGE above :data:`MAX_OBJECT_BYTES`.
-    """
-    if target.size > MAX_OBJECT_BYTES:
-        raise PoisonInput(Reason.TOO_LARGE, f"larger than {MAX_OBJECT_BYTES:,} bytes")
-    return read_content(target, keep=target.size).prefix
 
 
 def _open(target: ObjectVersion) -> IO[bytes]:

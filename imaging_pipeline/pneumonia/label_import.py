@@ -15,7 +15,7 @@ from imaging_pipeline.errors import PoisonInput, Reason, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import ObjectVersion, key_of
-from imaging_pipeline.objects.reading import read_all
+from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.pneumonia.labels import ImageLabel, is_rsna_labels, read_rsna_labels
 
 TASK = "pneumonia"
@@ -45,7 +45,7 @@ class LabelCounts:
     positive: int
 
 
-def import_labels(identified: Lake, research: Lake, keys: ProjectKeys) -> LabelCounts:
+def import_labels(identified: Lake, research: Lake, keys: ProjectKeys, reader: ObjectReader) -> LabelCounts:
     """Bring ``gold.label`` up to date with the catalogued label files; a later file wins over an earlier one.
 
     Raises:
@@ -55,7 +55,7 @@ def import_labels(identified: Lake, research: Lake, keys: ProjectKeys) -> LabelC
     files = malformed = 0
     for target in _candidates(identified):
         try:
-            data = read_all(target)
+            data = reader.read_all(target)
             if not is_rsna_labels(data):
                 continue
             labels |= {label.image_id: label for label in read_rsna_labels(data)}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from imaging_pipeline.catalog.ledger import Ledger, is_batch_id
 from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.objects.model import ObjectVersion
+from imaging_pipeline.objects.reading import ObjectReader
 
 DAY = date(2026, 1, 31)
 
@@ -33,40 +34,42 @@ def cut(ledger: Ledger, *, max_objects: int = 10, max_bytes: int = 10**9, max_ba
 
 
 def test_each_version_is_noted_once(ledger: Ledger) -> None:
-    assert ledger.record(objects(3)).new == 3
-    assert ledger.record(objects(3)).new == 0
-    assert ledger.record(objects(1, version="v2")).new == 1
+    assert ledger.record(objects(3), ObjectReader()).new == 3
+    assert ledger.record(objects(3), ObjectReader()).new == 0
+    assert ledger.record(objects(1, version="v2"), ObjectReader()).new == 1
 
 
 def test_an_object_whose_name_sorts_first_and_whose_time_is_old_is_found(ledger: Ledger) -> None:
-    ledger.record(objects(3, first=10))
+    ledger.record(objects(3, first=10), ObjectReader())
     cut(ledger)
-    assert ledger.record(objects(1, first=0)).new == 1
+    assert ledger.record(objects(1, first=0), ObjectReader()).new == 1
 
 
 def test_batches_close_at_the_count(ledger: Ledger) -> None:
-    ledger.record(objects(25))
+    ledger.record(objects(25), ObjectReader())
     assert cut(ledger, max_objects=10) == [10, 10, 5]
     assert cut(ledger) == []
 
 
 def test_batches_close_before_the_bytes_are_passed(ledger: Ledger) -> None:
-    ledger.record([*objects(3, size=40), *objects(1, size=500, first=10), *objects(2, size=40, first=20)])
+    ledger.record(
+        [*objects(3, size=40), *objects(1, size=500, first=10), *objects(2, size=40, first=20)], ObjectReader()
+    )
     assert cut(ledger, max_bytes=100) == [2, 1, 1, 2]
 
 
 def test_a_call_cuts_no_more_than_it_may(ledger: Ledger) -> None:
-    ledger.record(objects(50))
+    ledger.record(objects(50), ObjectReader())
     assert cut(ledger, max_batches=2) == [10, 10]
     assert ledger.waiting() == 30
 
 
 def test_batch_names_count_up_within_a_day(ledger: Ledger) -> None:
-    ledger.record(objects(20))
+    ledger.record(objects(20), ObjectReader())
     first = ledger.cut(day=DAY, max_objects=10, max_bytes=10**9, max_batches=5)
-    ledger.record(objects(10, first=100))
+    ledger.record(objects(10, first=100), ObjectReader())
     second = ledger.cut(day=DAY, max_objects=10, max_bytes=10**9, max_batches=5)
-    ledger.record(objects(10, first=200))
+    ledger.record(objects(10, first=200), ObjectReader())
     third = ledger.cut(day=date(2026, 2, 1), max_objects=10, max_bytes=10**9, max_batches=5)
     ids = [batch.batch_id for batch in first + second + third]
     assert ids == ["2026-01-31.00001", "2026-01-31.00002", "2026-01-31.00003", "2026-02-01.00001"]
@@ -76,10 +79,10 @@ def test_batch_names_count_up_within_a_day(ledger: Ledger) -> None:
 
 def test_a_manifest_never_changes(ledger: Ledger) -> None:
     listing = objects(5)
-    ledger.record(listing)
+    ledger.record(listing, ObjectReader())
     (batch,) = ledger.cut(day=DAY, max_objects=10, max_bytes=10**9, max_batches=5)
     before = ledger.manifest(batch.batch_id)
-    ledger.record(objects(5, version="v2"))
+    ledger.record(objects(5, version="v2"), ObjectReader())
     cut(ledger)
     assert ledger.manifest(batch.batch_id) == before == listing
 
@@ -90,9 +93,9 @@ def test_an_unknown_batch_is_a_key_error(ledger: Ledger) -> None:
 
 
 def test_only_batches_nobody_took_on_are_announced(ledger: Ledger) -> None:
-    ledger.record(objects(10))
+    ledger.record(objects(10), ObjectReader())
     cut(ledger)
-    ledger.record(objects(10, first=100))
+    ledger.record(objects(10, first=100), ObjectReader())
     ledger.cut(day=DAY, max_objects=10, max_bytes=10**9, max_batches=5, is_announced=True)
     assert [batch.seq for batch in ledger.batches_to_announce(0, 10)] == [1]
     assert ledger.batches_to_announce(1, 10) == []
@@ -105,7 +108,7 @@ def test_a_failed_listing_leaves_nothing_behind(ledger: Ledger) -> None:
         raise OSError
 
     with pytest.raises(OSError):  # noqa: PT011
-        ledger.record(listing())
+        ledger.record(listing(), ObjectReader())
     assert ledger.waiting() == 0
 
 
@@ -116,9 +119,9 @@ def test_members_of_a_new_archive_are_noted_with_it(ledger: Ledger, tmp_path: Pa
         archive.writestr("two", b"2")
     (tmp_path / "in" / "broken.zip").write_bytes(b"PK nothing")
     source = Folder(tmp_path / "in", "site")
-    scan = ledger.record(source.list(datetime.now(UTC)))
+    scan = ledger.record(source.list(datetime.now(UTC)), ObjectReader())
     assert (scan.listed, scan.new) == (4, 4)
-    assert ledger.record(source.list(datetime.now(UTC))).new == 0
+    assert ledger.record(source.list(datetime.now(UTC)), ObjectReader()).new == 0
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 7), st.integers(10, 100))
@@ -127,7 +130,7 @@ def test_every_object_is_in_exactly_one_batch_within_the_limits(sizes: list[int]
 
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "l.sqlite") as ledger:
         listing = [entry for n, each in enumerate(sizes) for entry in objects(1, size=each, first=n)]
-        ledger.record(listing)
+        ledger.record(listing, ObjectReader())
         batches = ledger.cut(day=DAY, max_objects=count, max_bytes=size, max_batches=1000)
         manifests = [ledger.manifest(batch.batch_id) for batch in batches]
         assert [entry for manifest in manifests for entry in manifest] == listing

@@ -16,6 +16,7 @@ from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.silver import load_silver
 from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.objects.model import key_of
+from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline_tests.deid.corpus import ROOT, chest_film, encode, keys
 
 FIRST, SECOND = "2026-01-31.00001", "2026-01-31.00002"
@@ -37,12 +38,12 @@ class Zones:
         for name, attributes in films.items():
             (landing / f"{name}.dcm").write_bytes(encode(chest_film(**attributes)))
         manifest = list(Folder(landing, "north").list(datetime.now(UTC)))
-        load_bronze(self.identified, batch_id, manifest, run_id="run", workers=1)
+        load_bronze(self.identified, batch_id, manifest, ObjectReader(), run_id="run", workers=1)
         load_silver(self.identified, batch_id)
         return self.release(batch_id)
 
     def release(self, batch_id: str) -> ReleaseCounts:
-        releaser = Releaser(load_profile(), keys(), self.folder / "files", batch_id)
+        releaser = Releaser(load_profile(), keys(), ObjectReader(), self.folder / "files", batch_id)
         return release_batch(self.identified, self.research, self.vault, releaser, workers=1)
 
     def files(self) -> set[Path]:

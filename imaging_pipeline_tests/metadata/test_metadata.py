@@ -21,6 +21,7 @@ from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.metadata.silver import load_silver
 from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.objects.model import key_of
+from imaging_pipeline.objects.reading import ObjectReader
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
@@ -151,7 +152,7 @@ def load(lake: Lake, folder: Path, batch: str, names: Mapping[str, bytes]) -> No
         (folder / name).write_bytes(content)
         (entry,) = Folder(folder / name, "site").list(datetime(2100, 1, 1))  # noqa: DTZ001
         manifest.append(replace(entry, modified_at=datetime(2026, 1, 1)))  # noqa: DTZ001
-    load_bronze(lake, batch, manifest, run_id="run", workers=1)
+    load_bronze(lake, batch, manifest, ObjectReader(), run_id="run", workers=1)
     load_silver(lake, batch)
 
 
@@ -259,7 +260,7 @@ def test_an_object_that_is_gone_keeps_what_was_read_of_it(identified: Lake, tmp_
         for entry in Folder(folder, "site").list(datetime(2100, 1, 1))  # noqa: DTZ001
     ]
     (folder / "CT_small.dcm").unlink()
-    counts = load_bronze(identified, "1", manifest, run_id="again", workers=1)
+    counts = load_bronze(identified, "1", manifest, ObjectReader(), run_id="again", workers=1)
     load_silver(identified, "1")
     assert (counts.parsed, counts.failed, counts.unread) == (3, 0, 1)
     assert counts.is_closed
@@ -272,7 +273,7 @@ def test_a_source_out_of_reach_is_an_outage_not_a_loss(identified: Lake, tmp_pat
     manifest = list(Folder(folder, "site").list(datetime(2100, 1, 1)))  # noqa: DTZ001
     folder.rename(tmp_path / "away")
     with pytest.raises(TransientError, match="reachable"):
-        load_bronze(identified, "1", manifest, run_id="again", workers=1)
+        load_bronze(identified, "1", manifest, ObjectReader(), run_id="again", workers=1)
     assert identified.rows("SELECT count(*) FROM bronze.dicom_header") == [(2,)]
 
 

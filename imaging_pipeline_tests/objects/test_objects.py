@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging_pipeline.errors import ConfigurationError, PoisonInput, Reason
-from imaging_pipeline.objects.archive import list_members
 from imaging_pipeline.objects.folder import Folder, path_to_uri, uri_to_path
 from imaging_pipeline.objects.model import ObjectVersion
-from imaging_pipeline.objects.reading import read_all, read_content
+from imaging_pipeline.objects.reading import ObjectReader
+
+READER = ObjectReader()
 
 
 def listed(root: Path, minimum_age_seconds: float = 0.0) -> list[ObjectVersion]:
@@ -88,14 +89,14 @@ def test_an_object_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -
     (target,) = listed(tmp_path)
     (tmp_path / "file").write_bytes(b"after!")
     with pytest.raises(PoisonInput) as refusal:
-        read_all(target)
+        READER.read_all(target)
     assert refusal.value.reason is Reason.CHANGED_WHILE_READ
 
 
 def test_one_pass_gives_digest_size_and_prefix(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(range(256)) * 8192)
     (target,) = listed(tmp_path)
-    content = read_content(target, keep=10)
+    content = READER.read_content(target, keep=10)
     assert content.sha256 == hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
     assert content.prefix == bytes(range(10))
     assert content.size == target.size == 2_097_152
@@ -105,34 +106,34 @@ def test_members_of_a_zip_are_objects_read_in_place(tmp_path: Path) -> None:
     members = {"study/ü one.dcm": b"first", "study/two!.dcm": b"second", "study/.hidden": b"", "study/": b""}
     zipped(tmp_path / "a b!.zip", members)
     (archive,) = listed(tmp_path)
-    found = list(list_members(archive))
-    assert [read_all(member) for member in found] == [b"first", b"second"]
+    found = list(READER.list_members(archive))
+    assert [READER.read_all(member) for member in found] == [b"first", b"second"]
     assert all(member.parent_uri == archive.uri for member in found)
     assert {member.source for member in found} == {"site"}
 
 
 def test_a_member_keeps_its_version_when_the_zip_is_written_again(tmp_path: Path) -> None:
     zipped(tmp_path / "a.zip", {"one": b"1"})
-    (before,) = list_members(listed(tmp_path)[0])
+    (before,) = READER.list_members(listed(tmp_path)[0])
     zipped(tmp_path / "a.zip", {"one": b"1", "two": b"2"})
-    after = {member.name: member for member in list_members(listed(tmp_path)[0])}
+    after = {member.name: member for member in READER.list_members(listed(tmp_path)[0])}
     assert after["one"].version == before.version
-    assert read_all(after["two"]) == b"2"
+    assert READER.read_all(after["two"]) == b"2"
 
 
 def test_a_member_that_was_replaced_is_refused_not_misread(tmp_path: Path) -> None:
     zipped(tmp_path / "a.zip", {"one": b"1"})
-    (member,) = list_members(listed(tmp_path)[0])
+    (member,) = READER.list_members(listed(tmp_path)[0])
     zipped(tmp_path / "a.zip", {"one": b"other"})
     with pytest.raises(PoisonInput) as refusal:
-        read_all(member)
+        READER.read_all(member)
     assert refusal.value.reason is Reason.CHANGED_WHILE_READ
 
 
 def test_a_damaged_zip_is_unreadable_not_fatal(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(PoisonInput) as refusal:
-        list(list_members(listed(tmp_path)[0]))
+        list(READER.list_members(listed(tmp_path)[0]))
     assert refusal.value.reason is Reason.ARCHIVE_UNREADABLE
 
 
@@ -141,9 +142,9 @@ def test_a_damaged_member_is_unreadable(tmp_path: Path) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[100:200] = bytes(100)
     path.write_bytes(bytes(damaged))
-    (member,) = list_members(listed(tmp_path)[0])
+    (member,) = READER.list_members(listed(tmp_path)[0])
     with pytest.raises(PoisonInput) as refusal:
-        read_all(member)
+        READER.read_all(member)
     assert refusal.value.reason is Reason.UNREADABLE
 
 
@@ -164,9 +165,9 @@ def test_a_damaged_lzma_member_is_unreadable(tmp_path: Path) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[60:400] = bytes(340)
     path.write_bytes(bytes(damaged))
-    (member,) = list_members(listed(tmp_path)[0])
+    (member,) = READER.list_members(listed(tmp_path)[0])
     with pytest.raises(PoisonInput) as refusal:
-        read_all(member)
+        READER.read_all(member)
     assert refusal.value.reason is Reason.UNREADABLE
 
 
@@ -175,13 +176,13 @@ def test_an_object_that_is_gone_is_unreadable(tmp_path: Path) -> None:
     (target,) = listed(tmp_path)
     (tmp_path / "file").unlink()
     with pytest.raises(PoisonInput) as refusal:
-        read_all(target)
+        READER.read_all(target)
     assert refusal.value.reason is Reason.UNREADABLE
 
 
 def test_a_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
     zipped(tmp_path / "a.zip", {"bomb": bytes(50_000_000)})
-    (member,) = list_members(listed(tmp_path)[0])
+    (member,) = READER.list_members(listed(tmp_path)[0])
     with pytest.raises(PoisonInput) as refusal:
-        read_content(member, keep=10)
+        READER.read_content(member, keep=10)
     assert refusal.value.reason is Reason.TOO_LARGE

@@ -32,6 +32,7 @@ def bronze(
             lake,
             batch_id,
             manifest,
+            workspace.reader(),
             run_id=context.run_id,
             workers=workspace.settings.workers,
             progress=workspace.progress_of("read objects"),

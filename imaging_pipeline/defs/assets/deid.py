@@ -33,7 +33,7 @@ def deid(
     """Release the batch's instances as de-identified files and rows, or hold them with a reason."""
     batch_id = context.partition_key
     profile = workspace.profile()
-    releaser = Releaser(profile, workspace.keys(), workspace.settings.deid_files, batch_id)
+    releaser = Releaser(profile, workspace.keys(), workspace.reader(), workspace.settings.deid_files, batch_id)
     with workspace.identified() as identified, workspace.research() as research:
         counts = release_batch(
             identified,

@@ -76,7 +76,7 @@ def image_tensor(
 def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult[None]]:
     """Join the label files of all batches to released images, under research keys."""
     with workspace.identified() as identified, workspace.research() as research:
-        counts = import_labels(identified, research, workspace.keys())
+        counts = import_labels(identified, research, workspace.keys(), workspace.reader())
         shown: reporting.Shown = {
             "files": counts.files,
             "malformed_files": counts.malformed,
