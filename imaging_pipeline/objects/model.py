@@ -24,12 +24,15 @@ class ObjectVersion:
     """One version of the bytes at a URI.
 
     Attributes:
-        uri: ``file:///…`` or ``zip:///archive.zip!member``.
-        version: changes when the bytes change: size and modification time of a file, CRC and size of a member.
+        uri: ``file:///…``, ``s3://bucket/key``, ``zip:///archive.zip!member`` or ``zip+s3://bucket/archive.zip!member``.
+        version: changes when the bytes change: size and modification time of a file, ETag of an S3 object, CRC and
+            size of a member.
         size: bytes.
         modified_at: naive UTC.
         source: configured name of the source, the patient domain of its objects.
         is_archive: a container whose members are objects of their own.
+        first_seen_at: naive UTC; when a listing or an event first named it, once the ledger knows it.
+        deleted_at: naive UTC; when it was found to have vanished or to have been overwritten; None: it is there.
     """
 
     uri: str
@@ -38,6 +41,8 @@ class ObjectVersion:
     modified_at: datetime
     source: str
     is_archive: bool = False
+    first_seen_at: datetime | None = None
+    deleted_at: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -47,7 +52,10 @@ class ObjectVersion:
     @property
     def parent_uri(self) -> str | None:
         """URI of the archive this object is a member of, or None."""
-        return "file://" + self.uri[len("zip://") :].rpartition("!")[0] if self.uri.startswith("zip://") else None
+        if not self.uri.startswith(("zip://", "zip+s3://")):
+            return None
+        archive = self.uri.rpartition("!")[0]
+        return "file" + archive.removeprefix("zip") if archive.startswith("zip://") else archive.removeprefix("zip+")
 
     @property
     def name(self) -> str:
