@@ -1,4 +1,4 @@
-"""The command line: demo, ingest, sql, status, doctor, dev, key.
+"""The command line: demo, ingest, learn, reconcile, changes, sql, status, doctor, dev, key.
 
 Reads arguments and prints; the work is done by the packages below. Exit status: 0 done, 1 something is wrong with
 the data or the installation, 2 wrong usage or configuration.
@@ -7,17 +7,18 @@ the data or the installation, 2 wrong usage or configuration.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from imaging_pipeline import __version__
 from imaging_pipeline.errors import ConfigurationError, ImagingError, TransientError
 from imaging_pipeline.settings import Settings
+from imaging_pipeline.sources import SourceConfig, one_time_source
 
 if TYPE_CHECKING:
     from imaging_pipeline.catalog.bronze import BatchCounts
@@ -69,13 +70,31 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--patients", type=int, default=None, help="phantom patients to make")
     demo.set_defaults(run=_demo)
 
-    ingest = commands.add_parser("ingest", help="take in a folder, zip archive or file, up to tensors")
-    ingest.add_argument("path", type=Path)
+    ingest = commands.add_parser("ingest", help="take in a location once, up to tensors")
+    ingest.add_argument(
+        "location", help="folder, zip archive, file, DICOMDIR, manifest (.txt, .csv) or s3://bucket/prefix"
+    )
     ingest.add_argument("--source", default=None, help="patient domain of its objects (default: the configured one)")
     ingest.set_defaults(run=_ingest)
 
     learn = commands.add_parser("learn", help="train the model on all labelled images and predict with the champion")
     learn.set_defaults(run=_learn)
+
+    reconcile = commands.add_parser("reconcile", help="list every source in full and compare with the catalog")
+    reconcile.add_argument(
+        "--believe-deletions",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="its vanished objects are gone, however many",
+    )
+    reconcile.set_defaults(run=_reconcile)
+
+    changes = commands.add_parser("changes", help="the change feed: what was created, updated, deleted, completed")
+    changes.add_argument("--after", type=int, default=0, metavar="SEQUENCE", help="changes behind this number")
+    changes.add_argument("--limit", type=int, default=100)
+    changes.add_argument("--lake", choices=("research", "identified"), default="research", help="default: research")
+    changes.set_defaults(run=_changes)
 
     sql = commands.add_parser("sql", help="run one SELECT on the lakes, read-only")
     sql.add_argument("query")
@@ -110,8 +129,8 @@ def _demo(options: argparse.Namespace, settings: Settings) -> int:
     images = f"{made.images} phantom images of {made.patients} patients ({made.archived_images} of them in a zip)"
     _say(f"{images} and {made.pydicom_files} files of pydicom; {made.written_files} files written now")
     with _session(settings) as (runner, workspace):
-        source = replace(workspace.landing(), minimum_age_seconds=0.0)  # the samples are whole
-        is_closed = _run_batches(runner, runner.due_batches(source))
+        source = replace(settings.landing_source, minimum_age_seconds=0.0)  # the samples are whole
+        is_closed = _take_in(runner, source)
         is_learned = _run_learning(runner, workspace)
         _print_overview(workspace)
     print(NEXT_COMMANDS)
@@ -119,15 +138,39 @@ def _demo(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _ingest(options: argparse.Namespace, settings: Settings) -> int:
-    from imaging_pipeline.objects.folder import Folder  # noqa: PLC0415
-
-    path = options.path.expanduser().resolve()
-    if not path.exists():
-        raise ConfigurationError(f"there is nothing at {options.path}")
+    once = one_time_source(options.location, options.source or settings.source_name)
+    # A watched location is the watched source, whoever asks for it: what has vanished from it is gone.
+    watched = (each for each in settings.sources if each.location == once.location and not options.source)
+    source = next((replace(each, minimum_age_seconds=0.0) for each in watched), once)
     settings.master_key()  # refused before anything is read, not in the middle
     with _session(settings) as (runner, _):
-        batches = runner.due_batches(Folder(path, options.source or settings.source_name))
-        return OK if _run_batches(runner, batches) else FAILED
+        return OK if _take_in(runner, source) else FAILED
+
+
+def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.defs.intake import reconcile  # noqa: PLC0415 - Dagster takes a second to load
+    from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
+
+    known = {config.name for config in settings.sources}
+    if unknown := set(options.believe_deletions) - known:
+        raise ConfigurationError(f"no source {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    for line in reconcile(Workspace(settings), options.believe_deletions):
+        print(line)
+    print("runs for what was found are requested by the sensors of the running daemon, or now by 'ingest'")
+    return OK
+
+
+def _changes(options: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
+    from imaging_pipeline.metadata.changes import read_changes  # noqa: PLC0415
+
+    workspace = Workspace(settings)
+    is_research = options.lake == "research"
+    lake_of, schema = (workspace.research, "deid") if is_research else (workspace.identified, "silver")
+    with lake_of(read_only=True) as lake:
+        for change in read_changes(lake, schema, options.after, options.limit):
+            print(json.dumps(change, default=str))
+    return OK
 
 
 def _learn(_: argparse.Namespace, settings: Settings) -> int:
@@ -159,10 +202,18 @@ def _status(_: argparse.Namespace, settings: Settings) -> int:
     from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
 
     workspace = Workspace(settings)
+    print(f"home      {settings.home}")
     with workspace.ledger() as ledger:
-        batches, waiting = ledger.batches(), ledger.waiting()
-    print(f"home      {settings.home}\nlanding   {settings.landing}")
-    print(f"ledger    {len(batches)} batches, {waiting} objects wait for one")
+        batches = ledger.batches()
+        for config in settings.sources:
+            held = ledger.missing(config.name)
+            print(f"source    {config.name}: {config.location}; {ledger.waiting(config.name)} objects wait for a batch")
+            if held:
+                print(
+                    f"          {held} objects have vanished from it: is it whole? If so, say it with "
+                    f"'imaging-pipeline reconcile --believe-deletions {config.name}'"
+                )
+    print(f"ledger    {len(batches)} batches")
     with _session(settings) as (runner, _workspace):
         unfinished = runner.unfinished(batches)
     for batch in unfinished:
@@ -206,6 +257,16 @@ def _key(_: argparse.Namespace, settings: Settings) -> int:
         return OK
     print("there is a key already; it was left as it is")
     return OK
+
+
+def _take_in(runner: Runner, source: SourceConfig) -> bool:
+    """Run the batches of what is new in a source, then those of what turned up in it, and settle its studies."""
+    _say(runner.look(source))
+    is_good = _run_batches(runner, runner.due_batches(source))
+    while found := runner.found_since(source):
+        is_good &= _run_batches(runner, found)
+    runner.settle()
+    return is_good
 
 
 def _run_batches(runner: Runner, batches: list[Batch]) -> bool:

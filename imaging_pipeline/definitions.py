@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
-from imaging_pipeline.defs import intake, jobs
-from imaging_pipeline.defs.assets import bronze, deid, model, silver, tensors
+from imaging_pipeline.defs import completion, intake, jobs
+from imaging_pipeline.defs.assets import bronze, deid, model, silver, studies, tensors
 from imaging_pipeline.defs.checks import zones
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.settings import Settings
@@ -13,18 +13,28 @@ from imaging_pipeline.settings import Settings
 
 def build_defs(workspace: Workspace | None = None) -> dg.Definitions:
     """All definitions, on a workspace or on the one the environment describes."""
+    workspace = workspace or Workspace(Settings.from_environment())
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([bronze, silver, deid, tensors, model]),
+        assets=dg.load_assets_from_modules([bronze, silver, deid, tensors, model, studies]),
         asset_checks=dg.load_asset_checks_from_modules([zones]),
-        jobs=[jobs.ingest_batch, jobs.train_model, jobs.predict_batch, intake.load_folder],
-        schedules=[intake.repair_batches],
+        jobs=[
+            jobs.ingest_batch,
+            jobs.settle_studies,
+            jobs.train_model,
+            jobs.predict_batch,
+            intake.load_source,
+            intake.reconcile_sources,
+        ],
+        schedules=[intake.reconcile_nightly, intake.repair_batches],
         sensors=[
-            intake.landing_sensor,
+            *(intake.source_sensor(config) for config in workspace.settings.sources),
+            intake.one_time_loads,
+            completion.study_sensor,
             dg.AutomationConditionSensorDefinition(
                 "automation", target=dg.AssetSelection.all(), default_status=dg.DefaultSensorStatus.RUNNING
             ),
         ],
-        resources={"workspace": workspace or Workspace(Settings.from_environment())},
+        resources={"workspace": workspace, "s3": workspace.s3()},
     )
 
 

@@ -9,12 +9,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import duckdb
 
 from imaging_pipeline.errors import ConfigurationError, ImagingError
 from imaging_pipeline.lake.store import load_extension
+from imaging_pipeline.objects.opening import access_of, open_source
+from imaging_pipeline.objects.s3 import S3Access
 from imaging_pipeline.settings import Settings
+from imaging_pipeline.sources import SourceConfig
 
 MINIMUM_PYTHON = (3, 11)
 
@@ -62,7 +66,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _privacy(settings)
     yield _attempt("master key", lambda: f"{len(settings.master_key())} bytes", "imaging-pipeline key create")
     yield _attempt("de-identification profile", lambda: _profile(settings), "correct the profile file")
-    yield _landing(settings)
+    yield from (_source(settings, config) for config in settings.sources)
 
 
 def _python() -> Finding:
@@ -133,10 +137,19 @@ def _profile(settings: Settings) -> str:
     return f"{profile.profile_id} {profile.version}"
 
 
-def _landing(settings: Settings) -> Finding:
-    if settings.landing.is_dir():
-        return Finding("landing folder", str(settings.landing))
-    return Finding("landing folder", "not there yet; it is made on first use")
+def _source(settings: Settings, config: SourceConfig) -> Finding:
+    subject = f"source {config.name}"
+    if config == settings.landing_source and not settings.landing.is_dir():
+        return Finding(subject, "the landing folder is not there yet; it is made on first use")
+    default = S3Access(settings.s3_endpoint_url, settings.s3_region)
+    return _attempt(subject, lambda: _first_page(config, default), "mount it, or correct its entry")
+
+
+def _first_page(config: SourceConfig, default: S3Access) -> str:
+    source = open_source(config, access_of(config, default))
+    page = next(source.pages(None, datetime.now(UTC)), None)
+    objects = len(page.objects) if page else 0
+    return f"{config.kind}, {objects}{'' if page is None or page.upto is None else ' or more'} objects"
 
 
 def _attempt(subject: str, try_it: Callable[[], str], advice: str) -> Finding:

@@ -12,16 +12,20 @@ import os
 import secrets
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.sources import SourceConfig, load_sources
 
 MASTER_KEY_BYTES = 32
 """Length of the master key: 256 bits, the strength of the HMAC-SHA256 and AES-256 keys derived from it."""
 
 MIN_DISTINCT_BYTES = 16
 """A 32-byte key drawn at random has 30 distinct bytes on average; below 16 it was typed, not drawn."""
+
+VERSION_POLICIES = ("keep_last", "keep_first", "keep_both")
+"""What becomes current when a SOP Instance UID comes again with other bytes; see ``metadata``."""
 
 _PREFIX = "IMAGING_PIPELINE_"
 
@@ -53,13 +57,20 @@ class Settings:
 
     Attributes:
         home: folder of lakes, vault, ledger, models and the Dagster instance.
-        landing: folder the landing sensor watches.
-        source_name: the patient domain of objects without IssuerOfPatientID.
+        sources: what the sensors watch; without a file of sources, the landing folder.
+        landing: the landing folder.
+        source_name: the landing folder's source, the patient domain of its objects without IssuerOfPatientID.
         project: research project; its pseudonyms cannot be joined with another project's.
         batch_objects: most objects of one batch.
         batch_bytes: most bytes of one batch.
         batches_per_tick: most batches the sensor announces in one tick.
+        tick_seconds: how long a sensor may list in one tick before it stops and goes on in the next.
         minimum_age_seconds: a file younger than this may still be being written and waits.
+        version_policy: what becomes current when a SOP Instance UID comes again with other bytes.
+        study_quiet_seconds: a study without a new image for so long is complete.
+        study_limit_seconds: a study is complete after so long even when images still come.
+        s3_endpoint_url: of an S3-compatible server; None: AWS.
+        s3_region: region of buckets and queues; None: the AWS configuration's.
         workers: processes for parsing, de-identification and decoding.
         profile: de-identification profile file, or None for the shipped basic profile.
         recipe: tensor recipe, by shipped name or path.
@@ -72,12 +83,19 @@ class Settings:
     research: LakeLocation
     key_file: Path
     mlflow_tracking_uri: str = field(repr=False)
+    sources: tuple[SourceConfig, ...] = ()
     source_name: str = "landing"
     project: str = "research"
     batch_objects: int = 5_000
     batch_bytes: int = 4_000_000_000
     batches_per_tick: int = 10
+    tick_seconds: float = 20.0
     minimum_age_seconds: float = 2.0
+    version_policy: str = "keep_last"
+    study_quiet_seconds: float = 300.0
+    study_limit_seconds: float = 3600.0
+    s3_endpoint_url: str | None = None
+    s3_region: str | None = None
     workers: int = 2
     profile: Path | None = None
     recipe: str = "chest-xray-224"
@@ -94,8 +112,10 @@ class Settings:
         env = os.environ if environ is None else environ
         read = _Reader(env)
         home = Path(read.text("HOME", ".imaging_pipeline")).expanduser().resolve()
+        sources_file = read.text("SOURCES", "")
         settings = cls(
             home=home,
+            sources=load_sources(Path(sources_file).expanduser().resolve()) if sources_file else (),
             landing=Path(read.text("LANDING", str(home / "landing"))).expanduser().resolve(),
             identified=_lake(read, home, "identified"),
             research=_lake(read, home, "research"),
@@ -106,7 +126,13 @@ class Settings:
             batch_objects=read.positive("BATCH_OBJECTS", 5_000),
             batch_bytes=read.positive("BATCH_BYTES", 4_000_000_000),
             batches_per_tick=read.positive("BATCHES_PER_TICK", 10),
+            tick_seconds=read.seconds("TICK_SECONDS", 20.0),
             minimum_age_seconds=read.seconds("MINIMUM_AGE_SECONDS", 2.0),
+            version_policy=read.choice("VERSION_POLICY", VERSION_POLICIES),
+            study_quiet_seconds=read.seconds("STUDY_QUIET_SECONDS", 300.0),
+            study_limit_seconds=read.seconds("STUDY_LIMIT_SECONDS", 3600.0),
+            s3_endpoint_url=read.text("S3_ENDPOINT_URL", "") or None,
+            s3_region=read.text("S3_REGION", "") or None,
             workers=read.positive("WORKERS", os.cpu_count() or 1),
             profile=Path(p).expanduser() if (p := read.text("DEID_PROFILE", "")) else None,
             recipe=read.text("RECIPE", "chest-xray-224"),
@@ -114,7 +140,12 @@ class Settings:
             _key_text=read.text("MASTER_KEY", "") or None,
         )
         read.refuse_unknown()
-        return settings
+        return settings if settings.sources else replace(settings, sources=(settings.landing_source,))
+
+    @property
+    def landing_source(self) -> SourceConfig:
+        """The landing folder as a source."""
+        return SourceConfig(self.source_name, str(self.landing), minimum_age_seconds=self.minimum_age_seconds)
 
     @property
     def ledger_path(self) -> Path:
@@ -225,6 +256,13 @@ class _Reader:
         if not value.isdecimal() or (int(value) < 1 and int(value) != default):
             raise ConfigurationError(f"{_PREFIX}{name} must be a whole number above 0")
         return int(value)
+
+    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
+        """One of the allowed words; the first is the default."""
+        value = self.text(name, allowed[0])
+        if value not in allowed:
+            raise ConfigurationError(f"{_PREFIX}{name} must be one of {', '.join(allowed)}")
+        return value
 
     def seconds(self, name: str, default: float) -> float:
         value = self.text(name, str(default))

@@ -12,7 +12,9 @@ import duckdb
 import pytest
 
 from imaging_pipeline.lake.store import Lake, attach
+from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.settings import Settings
+from imaging_pipeline.sources import SourceConfig
 
 MASTER_KEY = base64.b64encode(random.Random(1).randbytes(32)).decode()
 
@@ -27,6 +29,12 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
         "IMAGING_PIPELINE_MINIMUM_AGE_SECONDS": "0",
         "IMAGING_PIPELINE_EPOCHS": "2",
     } | named
+
+
+def folder(path: Path, name: str = "site", minimum_age_seconds: float = 0.0, **more: object) -> Folder:
+    """A local folder or file as a source."""
+    config = SourceConfig(name, str(path), minimum_age_seconds=minimum_age_seconds, **more)  # type: ignore[arg-type]
+    return Folder(config)
 
 
 @pytest.fixture

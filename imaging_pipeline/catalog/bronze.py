@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pydicom
 
 import imaging_pipeline
-from imaging_pipeline.catalog.inspection import ParseStatus, crashed_rows, inspect_objects
-from imaging_pipeline.errors import Stage, TransientError
+from imaging_pipeline.catalog.inspection import PARSER_VERSION, ParseStatus, crashed_rows, gone_rows, inspect_objects
+from imaging_pipeline.errors import Reason, Severity, Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import ObjectVersion
@@ -25,6 +25,10 @@ OBJECTS_PER_CHUNK = 64
 
 ISSUE_STAGES = (Stage.LIST, Stage.FETCH, Stage.PARSE)
 """Stages whose issues bronze owns and replaces when a batch is run again."""
+
+
+OUT_OF_REACH = (Reason.GONE, Reason.ACCESS_DENIED, Reason.UNAVAILABLE, Reason.UNREADABLE)
+"""Why an object cannot be fetched now and may be later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,9 @@ def load_bronze(
 ) -> BatchCounts:
     """Catalog a batch: every object gets a row; run again, it leaves the same rows.
 
+    What an earlier run has read with the same parser is not read again: only what could not be fetched then. An object
+    that has vanished since keeps its rows and is marked as deleted.
+
     Args:
         lake: the identified lake.
         batch_id: the batch.
@@ -81,32 +88,47 @@ def load_bronze(
         TransientError: the lake is locked, or most of the objects cannot be read: the source is out of reach.
     """
     started_at = _now()
+    read_before = _read_before(lake, batch_id)
+    to_read = [target for target in manifest if target.deleted_at is None and target.key not in read_before]
     parts: dict[str, list[pa.Table]] = {}
+    never_read = [target for target in manifest if target.deleted_at is not None and target.key not in read_before]
+    _collect(parts, gone_rows(batch_id, never_read))
     for tables in map_chunks(
         partial(inspect_objects, reader, batch_id),
-        manifest,
+        to_read,
         workers=workers,
         chunk_size=OBJECTS_PER_CHUNK,
         on_crash=partial(crashed_rows, batch_id),
     ):
-        for name, rows in tables.items():
-            parts.setdefault(name, []).append(rows)
+        _collect(parts, tables)
         if progress:
-            progress(tables["object_catalog"].num_rows, len(manifest))
-    merged = {name: pa.concat_tables(rows) for name, rows in parts.items()}
-    unread = _unread(merged["ingest_issue"])
+            progress(tables["object_catalog"].num_rows, len(to_read))
+    fresh = {name: pa.concat_tables(rows) for name, rows in parts.items()}
+    unread = _unread(fresh["ingest_issue"], manifest)
     if len(unread) * 2 > len(manifest):
         raise TransientError(f"{len(unread)} of {len(manifest)} objects cannot be read: is the source reachable?")
     with lake.transaction():
-        kept = _keep_earlier(lake, batch_id, unread, merged)
-        lake.replace_batch("bronze", "object_catalog", merged["object_catalog"], batch_id, where=kept)
-        lake.replace_batch("bronze", "dicom_header", merged["dicom_header"], batch_id, where=kept)
+        kept = _keep_earlier(lake, batch_id, read_before, unread, fresh)
+        lake.replace_batch("bronze", "object_catalog", fresh["object_catalog"], batch_id, where=kept)
+        lake.replace_batch("bronze", "dicom_header", fresh["dicom_header"], batch_id, where=kept)
         issues = f"{stage_filter(ISSUE_STAGES)} AND {kept}"
-        lake.replace_batch("bronze", "ingest_issue", merged["ingest_issue"], batch_id, where=issues)
+        lake.replace_batch("bronze", "ingest_issue", fresh["ingest_issue"], batch_id, where=issues)
+        _mark_deleted(lake, batch_id, manifest)
         size = sum(target.size for target in manifest)
         counts = replace(_counts_in(lake, batch_id, len(manifest), size), unread=len(unread))
         _record_run(lake, batch_id, manifest, counts, run_id, started_at)
     return counts
+
+
+def archives_without_suffix(lake: Lake, batch_id: str, manifest: Sequence[ObjectVersion]) -> list[ObjectVersion]:
+    """Objects of a batch that are zip archives by their content only: the ledger does not know their members yet."""
+    rows = lake.rows(
+        """SELECT object_key FROM bronze.object_catalog
+        WHERE arrival_batch = ? AND media_type = 'application/zip' AND parent_uri IS NULL AND deleted_at IS NULL""",
+        [batch_id],
+    )
+    found = {str(key) for (key,) in rows}
+    return [target for target in manifest if not target.is_archive and target.key in found]
 
 
 def batch_counts(lake: Lake, batch_id: str) -> BatchCounts:
@@ -120,29 +142,75 @@ def batch_counts(lake: Lake, batch_id: str) -> BatchCounts:
     return _counts_in(lake, batch_id, objects, size)
 
 
-def _unread(issues: pa.Table) -> list[str]:
-    """Keys of the objects whose bytes could not be fetched."""
-    return [str(key) for key in issues.filter(pc.equal(issues["stage"], Stage.FETCH))["object_key"].to_pylist()]
+def _collect(parts: dict[str, list[pa.Table]], tables: Mapping[str, pa.Table]) -> None:
+    for name, rows in tables.items():
+        parts.setdefault(name, []).append(rows)
 
 
-def _keep_earlier(lake: Lake, batch_id: str, unread: list[str], merged: dict[str, pa.Table]) -> str:
-    """Condition on rows that may be replaced: an object that was read before and is gone now keeps its rows.
+def _read_before(lake: Lake, batch_id: str) -> set[str]:
+    """Keys of the batch's objects that an earlier run has fetched and parsed as this one would."""
+    rows = lake.rows(
+        """SELECT object_key FROM bronze.object_catalog WHERE arrival_batch = $1 AND parser_version = $2
+        EXCEPT SELECT object_key FROM bronze.ingest_issue
+        WHERE arrival_batch = $1 AND (stage = $3 OR issue_code = $4)""",
+        [batch_id, PARSER_VERSION, str(Stage.FETCH), str(Reason.WORKER_CRASHED)],
+    )
+    return {str(key) for (key,) in rows}
 
-    Takes the new rows of such objects out of ``merged``.
+
+def _unread(issues: pa.Table, manifest: Sequence[ObjectVersion]) -> list[str]:
+    """Keys of the objects whose bytes could not be fetched now and may be later.
+
+    An encrypted or damaged member of an archive is what it is; trying again cannot help.
     """
-    if not unread:
+    codes = pc.is_in(issues["issue_code"], pa.array([str(reason) for reason in OUT_OF_REACH]))
+    lost = issues.filter(pc.and_(codes, pc.equal(issues["severity"], Severity.ERROR)))
+    members = {target.key for target in manifest if target.parent_uri is not None}
+    return [
+        str(key)
+        for key, code in zip(lost["object_key"].to_pylist(), lost["issue_code"].to_pylist(), strict=True)
+        if code != Reason.UNREADABLE or key not in members
+    ]
+
+
+def _keep_earlier(
+    lake: Lake, batch_id: str, read_before: set[str], unread: list[str], fresh: dict[str, pa.Table]
+) -> str:
+    """Condition on rows that may be replaced: what was read before, and cannot be read now, keeps its rows.
+
+    Takes the new rows of such objects out of ``fresh``.
+    """
+    rows = lake.rows("SELECT object_key FROM bronze.dicom_header WHERE arrival_batch = ?", [batch_id])
+    kept = read_before | ({str(key) for (key,) in rows} & set(unread))
+    if not kept:
         return "true"
-    lake.connection.register("unread_objects", pa.table({"object_key": unread}))
+    keys = pa.array(sorted(kept), pa.string())
+    for name, table in fresh.items():
+        fresh[name] = table.filter(pc.invert(pc.is_in(table["object_key"], keys)))
+    lake.connection.register("kept_rows", pa.table({"object_key": keys}))
+    lake.connection.execute("CREATE OR REPLACE TEMP TABLE kept_objects AS FROM kept_rows")
+    lake.connection.unregister("kept_rows")
+    return "object_key NOT IN (SELECT object_key FROM temp.kept_objects)"
+
+
+def _mark_deleted(lake: Lake, batch_id: str, manifest: Sequence[ObjectVersion]) -> None:
+    """Bring the tombstones of a batch up to date; an object that is back loses its own."""
+    rows = lake.rows("SELECT object_key, deleted_at FROM bronze.object_catalog WHERE arrival_batch = ?", [batch_id])
+    before = {str(key): deleted_at for key, deleted_at in rows}
+    changed = [target for target in manifest if before.get(target.key) != target.deleted_at]
+    if not changed:
+        return
+    tombstones = {
+        "object_key": pa.array([target.key for target in changed], pa.string()),
+        "deleted_at": pa.array([target.deleted_at for target in changed], pa.timestamp("us")),
+    }
+    lake.connection.register("tombstones", pa.table(tombstones))
     lake.connection.execute(
-        """CREATE OR REPLACE TEMP TABLE kept_objects AS SELECT object_key FROM bronze.dicom_header
-        WHERE arrival_batch = ? AND object_key IN (SELECT object_key FROM unread_objects)""",
+        """UPDATE bronze.object_catalog AS catalog SET deleted_at = tombstones.deleted_at FROM tombstones
+        WHERE arrival_batch = ? AND catalog.object_key = tombstones.object_key""",
         [batch_id],
     )
-    lake.connection.unregister("unread_objects")
-    kept = [key for (key,) in lake.connection.execute("FROM temp.kept_objects").fetchall()]
-    for name, rows in merged.items():
-        merged[name] = rows.filter(pc.invert(pc.is_in(rows["object_key"], pa.array(kept, pa.string()))))
-    return "object_key NOT IN (SELECT object_key FROM temp.kept_objects)"
+    lake.connection.unregister("tombstones")
 
 
 def stage_filter(stages: Sequence[Stage]) -> str:

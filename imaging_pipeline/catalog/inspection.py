@@ -20,7 +20,7 @@ from imaging_pipeline.lake import registry
 from imaging_pipeline.objects.model import Content, ObjectVersion, key_of
 from imaging_pipeline.objects.reading import ObjectReader
 
-PARSER_VERSION = "1"
+PARSER_VERSION = "2"
 """Part of the code version of bronze: raise it when the same bytes would give other rows."""
 
 PREFIX_BYTES = 16 << 20
@@ -102,6 +102,16 @@ def crashed_rows(batch_id: str, target: ObjectVersion) -> dict[str, pa.Table]:
     return rows.tables()
 
 
+def gone_rows(batch_id: str, targets: Sequence[ObjectVersion]) -> dict[str, pa.Table]:
+    """Bronze rows of objects that vanished before they could be read."""
+    rows = BronzeRows()
+    issue = Issue(Reason.GONE, Stage.FETCH, Severity.INFO, message="it had vanished before it could be read")
+    for target in targets:
+        rows.catalog.append(_catalog_row(batch_id, target, None, None, ParseStatus.SKIPPED))
+        rows.issues.append(issue_row(batch_id, target.key, issue))
+    return rows.tables()
+
+
 def issue_row(batch_id: str, object_key: str, issue: Issue, ordinal: int = 0) -> dict[str, object]:
     """A row of ``ingest_issue``; the same issue of the same object always has the same key."""
     path = issue.dicom_path or ""
@@ -129,7 +139,7 @@ def _refusal(reader: ObjectReader, target: ObjectVersion, content: Content | Non
     """The issue of an object without a header: harmless when it never claimed to be DICOM."""
     if content is None:
         return refusal.issue(Stage.FETCH)
-    if target.is_archive:
+    if target.is_archive or _media_type(content) == "application/zip":
         return _archive_issue(reader, target)
     if refusal.reason is Reason.NOT_DICOM and not _claims_dicom(target):
         return Issue(Reason.NOT_DICOM, Stage.PARSE, Severity.INFO, message=f"looks like {_media_type(content)}")
@@ -137,11 +147,18 @@ def _refusal(reader: ObjectReader, target: ObjectVersion, content: Content | Non
 
 
 def _archive_issue(reader: ObjectReader, target: ObjectVersion) -> Issue:
+    if target.parent_uri is not None:
+        message = "an archive in an archive is not looked into: unpack the outer one"
+        return Issue(Reason.ARCHIVE_NESTED, Stage.LIST, Severity.WARNING, message=message)
     try:
-        members = sum(1 for _ in reader.list_members(target))
+        summary = reader.describe_archive(target)
     except PoisonInput as refusal:
         return refusal.issue(Stage.LIST)
-    return Issue(Reason.ARCHIVE, Stage.LIST, Severity.INFO, message=f"its {members} members are objects of their own")
+    message = f"its {summary.members} members are objects of their own"
+    if summary.duplicates:
+        message += f"; {summary.duplicates} entries are hidden behind later ones of the same name and are not read"
+    severity = Severity.WARNING if summary.duplicates else Severity.INFO
+    return Issue(Reason.ARCHIVE, Stage.LIST, severity, message=message)
 
 
 def _status(header: Header | None, issues: Sequence[Issue]) -> ParseStatus:
@@ -174,6 +191,8 @@ def _catalog_row(
         "is_anon": '"00120062":{"vr":"CS","Value":["YES"]}' in header.json if header else None,
         "source_name": target.source,
         "parent_uri": target.parent_uri,
+        "first_seen_at": target.first_seen_at,
+        "deleted_at": target.deleted_at,
         "arrival_batch": batch_id,
     }
 

@@ -1,21 +1,25 @@
-"""From the landing folder to runs: the sensor, the one-off load of a folder, and the nightly repair.
+"""From sources to runs: a sensor for each source, one-off loads, the nightly reconcile and the nightly repair.
 
-All three cut batches through the ledger; what was seen is decided there, never by a cursor or a run key.
+All of them cut batches through the ledger; what was seen is decided there, never by a cursor or a run key.
 """
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
-from imaging_pipeline.catalog.ledger import Batch, Ledger, is_batch_id
+from imaging_pipeline.catalog import intake
+from imaging_pipeline.catalog.ledger import Announcement, Batch, Ledger, Scan, is_batch_id
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.jobs import ingest_batch
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
-from imaging_pipeline.objects.folder import Folder
+from imaging_pipeline.errors import ImagingError
+from imaging_pipeline.objects.source import Source
+from imaging_pipeline.sources import SourceConfig, one_time_source
 
 SENSOR_INTERVAL_SECONDS = 30
 
@@ -28,74 +32,203 @@ LAST_ASSET = asset_key("gold", "image_tensor")
 """The end of a batch's chain: a batch without it is not done."""
 
 
-def take_in(ledger: Ledger, source: Folder, workspace: Workspace, *, is_announced: bool) -> list[Batch]:
-    """List a source and cut what is new into batches."""
-    now, settings = datetime.now(UTC), workspace.settings
-    ledger.record(source.list(now), workspace.reader())
-    return ledger.cut(
-        day=now.date(),
-        max_objects=settings.batch_objects,
-        max_bytes=settings.batch_bytes,
-        max_batches=settings.batches_per_tick if not is_announced else 1_000_000,
-        is_announced=is_announced,
+def source_sensor(config: SourceConfig) -> dg.SensorDefinition:
+    """The sensor of one source; its cursor is the number of the last announcement it made."""
+
+    @dg.sensor(
+        name=f"{config.name}_sensor",
+        job=ingest_batch,
+        minimum_interval_seconds=SENSOR_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Finds new, changed and vanished objects of the {config.kind} {config.name!r} and requests a run "
+        "for each batch of them.",
+    )
+    def watch(
+        context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.SensorResult | dg.SkipReason:
+        with workspace.ledger() as ledger:
+            try:
+                told = look(ledger, config, workspace)
+                error = None
+            except ImagingError as caught:  # what was noted before is announced all the same
+                told, error = "", caught
+            intake.cut(ledger, datetime.now(UTC), workspace.limits(), source=config.name, is_announced=True)
+            limit = workspace.settings.batches_per_tick
+            pending = ledger.announcements(int(context.cursor or 0), limit, source=config.name)
+            waiting = ledger.waiting(config.name)
+        if error is not None:
+            if not pending:
+                raise error
+            context.log.error(f"{error}; what was found before is announced")
+        if not pending:
+            return dg.SkipReason(told or "nothing new")
+        context.log.info(f"{told}; {len(pending)} batches announced, {waiting} objects wait for the next tick")
+        return announce(pending)
+
+    return watch
+
+
+def look(ledger: Ledger, config: SourceConfig, workspace: Workspace) -> str:
+    """Bring the ledger up to date with a source within the tick's budget; says what was found, in words."""
+    source, now, budget = workspace.source(config), datetime.now(UTC), workspace.settings.tick_seconds
+    queue = workspace.queue(config)
+    if queue is not None:
+        heard = intake.listen(
+            ledger, source, queue, workspace.reader(), now=now, budget_seconds=budget, clock=time.monotonic
+        )
+        odd = f"; {heard.not_understood} messages make no sense and stay in the queue" if heard.not_understood else ""
+        return (
+            f"{heard.notices} events: {heard.found.new} objects are new or changed, {heard.found.gone} are gone{odd}"
+            if heard.notices
+            else "nothing new: no events wait"
+        )
+    if not ledger.is_listing_due(source, now):
+        return "nothing new: the last listing was a short while ago"
+    return in_words(ledger.scan(source, workspace.reader(), now=now, budget_seconds=budget), config)
+
+
+def in_words(found: Scan, config: SourceConfig) -> str:
+    """What a listing found, for the tick and the run log."""
+    said = [f"{found.listed} objects listed" if found.new or found.gone else f"nothing new in {found.listed} objects"]
+    if found.new:
+        said.append(f"{found.new} are new or changed")
+    if found.gone:
+        said.append(f"{found.gone} are gone")
+    if found.held:
+        said.append(
+            f"{found.held} have vanished, too many to believe: look whether the source is whole, then say so with "
+            f"'imaging-pipeline reconcile --believe-deletions {config.name}'"
+        )
+    if config.minimum_age_seconds:
+        said.append(f"what is younger than {config.minimum_age_seconds:g} s waits for the next look")
+    if not found.is_complete:
+        said.append("the time for one tick was used up; the next goes on from there")
+    return "; ".join(said)
+
+
+def announce(pending: Sequence[Announcement]) -> dg.SensorResult:
+    """Partitions and runs of batches. Batches are in the ledger before they are announced; the cursor moves last."""
+    return dg.SensorResult(
+        run_requests=[run_request(each) for each in pending],
+        dynamic_partitions_requests=[arrival_batches.build_add_request([each.batch.batch_id for each in pending])],
+        cursor=str(pending[-1].seq),
     )
 
 
-def run_request(batch: Batch) -> dg.RunRequest:
+def run_request(announcement: Announcement) -> dg.RunRequest:
     """The run of a batch. The run key makes announcing it twice harmless."""
-    return dg.RunRequest(
-        run_key=batch.batch_id, partition_key=batch.batch_id, tags={"imaging/objects": str(batch.objects)}
-    )
+    batch = announcement.batch
+    tags = {"imaging/objects": str(batch.objects), "imaging/revision": str(batch.revision)}
+    return dg.RunRequest(run_key=announcement.run_key, partition_key=batch.batch_id, tags=tags)
 
 
 @dg.sensor(
     job=ingest_batch,
     minimum_interval_seconds=SENSOR_INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Finds new or changed objects in the landing folder and requests a run for each batch of them.",
+    description="Requests runs for the batches of one-off loads: sources that no other sensor watches.",
 )
-def landing_sensor(
+def one_time_loads(
     context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Batches are committed to the ledger before they are announced; the cursor is the last one announced."""
-    settings = workspace.settings
+    """Announces what is no watched source's."""
+    watched = [config.name for config in workspace.settings.sources]
     with workspace.ledger() as ledger:
-        take_in(ledger, workspace.landing(), workspace, is_announced=False)
-        pending = ledger.batches_to_announce(int(context.cursor or 0), settings.batches_per_tick)
-        waiting = ledger.waiting()
-    if not pending:
-        young = f"; files younger than {settings.minimum_age_seconds:g} s wait for the next look"
-        return dg.SkipReason(f"nothing new in the landing folder{young}")
-    context.log.info(f"{len(pending)} batches announced, {waiting} objects wait for the next tick")
-    return dg.SensorResult(
-        run_requests=[run_request(batch) for batch in pending],
-        dynamic_partitions_requests=[arrival_batches.build_add_request([batch.batch_id for batch in pending])],
-        cursor=str(pending[-1].seq),
-    )
+        limits, now = workspace.limits(), datetime.now(UTC)
+        for name in ledger.sources_waiting():
+            if name not in watched:
+                intake.cut(ledger, now, limits, source=name, is_announced=True)
+        pending = ledger.announcements(int(context.cursor or 0), limits.batches, other_than=watched)
+    return announce(pending) if pending else dg.SkipReason("no one-off load waits for its runs")
 
 
-class FolderToLoad(dg.Config):
-    """A folder, zip archive or single file on this machine to take in once."""
+class LocationToLoad(dg.Config):
+    """A folder, zip archive, file, manifest, DICOMDIR or ``s3://bucket/prefix`` to take in once."""
 
-    path: str
+    location: str
     source: str = ""
 
 
-@dg.op(description="Lists a folder and cuts its new objects into batches; the landing sensor announces them.")
-def register_folder(
-    context: dg.OpExecutionContext, config: FolderToLoad, workspace: dg.ResourceParam[Workspace]
+@dg.op(description="Lists a location; its batches are announced by the sensors.")
+def register_location(
+    context: dg.OpExecutionContext, config: LocationToLoad, workspace: dg.ResourceParam[Workspace]
 ) -> None:
-    """Take in a folder that is not watched."""
-    source = Folder(Path(config.path).expanduser(), config.source or workspace.settings.source_name)
+    """Take in a location that is not watched."""
+    source = workspace.source(one_time_source(config.location, config.source or workspace.settings.source_name))
     with workspace.ledger() as ledger:
-        scan = ledger.record(source.list(datetime.now(UTC)), workspace.reader())
-    context.log.info(f"{scan.listed} objects listed, {scan.new} of them new; the landing sensor cuts them into batches")
+        found = ledger.scan(source, workspace.reader(), now=datetime.now(UTC))
+    context.log.info(f"{in_words(found, source.config)}; a sensor cuts them into batches and requests their runs")
 
 
-@dg.job(description="Take in a folder once; runs for its batches follow from the landing sensor.")
-def load_folder() -> None:
+@dg.job(description="Take in a location once; runs for its batches follow from the sensors.")
+def load_source() -> None:
     """One op: listing is quick, the work is in the batches."""
-    register_folder()
+    register_location()
+
+
+class Reconcile(dg.Config):
+    """Sources whose vanished objects a person has looked at and believes to be gone, however many."""
+
+    believe_deletions: list[str] = Field(default_factory=list)
+
+
+@dg.op(description="Lists every source in full and compares manifests with the catalog.")
+def compare_with_catalog(
+    context: dg.OpExecutionContext, config: Reconcile, workspace: dg.ResourceParam[Workspace]
+) -> None:
+    """What events and ticks have missed is found, and what the catalog lacks is announced again."""
+    for line in reconcile(workspace, config.believe_deletions):
+        context.log.info(line)
+
+
+@dg.job(description="Full listing of every source against the ledger, and the ledger against the catalog.")
+def reconcile_sources() -> None:
+    """One op; runs for what was found follow from the sensors."""
+    compare_with_catalog()
+
+
+@dg.schedule(
+    job=reconcile_sources,
+    cron_schedule="0 1 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night: a full listing of each source, and the anti-join of manifests and catalog.",
+)
+def reconcile_nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """One run a night."""
+    return dg.RunRequest(run_key=f"reconcile/{context.scheduled_execution_time:%Y-%m-%d}")
+
+
+def reconcile(workspace: Workspace, believe_deletions: Sequence[str] = ()) -> list[str]:
+    """List every source in full, then have batches run again whose objects the catalog lacks; says what was found.
+
+    Raises:
+        ImagingError: a source cannot be listed; the others were.
+    """
+    said: list[str] = []
+    failed: list[ImagingError] = []
+    with workspace.ledger() as ledger:
+        for config in workspace.settings.sources:
+            try:
+                found = _list_in_full(ledger, workspace.source(config), workspace, config.name in believe_deletions)
+                said.append(f"{config.name}: {in_words(found, config)}")
+            except ImagingError as error:
+                failed.append(error)
+        with workspace.identified() as lake:
+            forgotten = intake.forgotten_batches(ledger, lake)
+        ledger.announce_again(forgotten)
+        objects = sum(forgotten.values())
+        said.append(f"catalog: {objects} objects of {len(forgotten)} batches are not in it yet; these run again")
+    if failed:
+        raise failed[0]
+    return said
+
+
+def _list_in_full(ledger: Ledger, source: Source, workspace: Workspace, believe: bool) -> Scan:  # noqa: FBT001
+    """A pass that is under way is ended first: its vanished objects may be from before."""
+    now = datetime.now(UTC)
+    ledger.restart_listing(source)
+    return ledger.scan(source, workspace.reader(), now=now, believe_deletions=believe)
 
 
 @dg.schedule(
@@ -113,7 +246,7 @@ def repair_batches(
         batches = ledger.batches()
     instance, version = context.instance, workspace.chain_version()
     instance.add_dynamic_partitions("arrival_batch", [b.batch_id for b in batches if is_batch_id(b.batch_id)])
-    due = [batch for batch in batches if needs_run(instance, batch.batch_id, version)]
+    due = [batch for batch in batches if needs_run(instance, batch, version)]
     tired = [batch.batch_id for batch in due if _has_failed_too_often(instance, batch.batch_id)]
     requests = [
         dg.RunRequest(
@@ -130,24 +263,25 @@ def repair_batches(
     return dg.SkipReason(f"all {len(batches)} batches are up to date or held{held if tired else ''}")
 
 
-def needs_run(instance: dg.DagsterInstance, batch_id: str, version: str) -> bool:
-    """The batch's chain did not go through, or by another version of code, profile or recipe, or missed objects.
+def needs_run(instance: dg.DagsterInstance, batch: Batch, version: str) -> bool:
+    """The batch's chain did not go through, or by another version of code, profile or recipe, or missed something.
 
-    A batch some of whose objects could not be fetched is run again up to :data:`ATTEMPTS_PER_BATCH` times in all; one
-    that is running now is not due.
+    A batch some of whose objects have vanished or come back since is run again. One some of whose objects could not be
+    fetched is run again up to :data:`ATTEMPTS_PER_BATCH` times in all. One that is running now is not due.
     """
-    runs = _runs(instance, batch_id)
+    runs = _runs(instance, batch.batch_id)
     if runs and not runs[0].is_finished:
         return False
-    made = _last_made(instance, LAST_ASSET, batch_id)
+    made = _last_made(instance, LAST_ASSET, batch.batch_id)
     if made is None or (runs and not runs[0].is_success):
         return True
     done = made.metadata.get(reporting.CHAIN_VERSION)
     if done is None or done.value != version:
         return True
-    catalog = _last_made(instance, asset_key("bronze", "object_catalog"), batch_id)
-    unread = catalog.metadata.get(reporting.UNREAD_OBJECTS) if catalog else None
-    return bool(unread and unread.value) and len(runs) < ATTEMPTS_PER_BATCH
+    catalog = _last_made(instance, asset_key("bronze", "object_catalog"), batch.batch_id)
+    if catalog is None or catalog.metadata[reporting.LEDGER_REVISION].value != batch.revision:
+        return True
+    return bool(catalog.metadata[reporting.UNREAD_OBJECTS].value) and len(runs) < ATTEMPTS_PER_BATCH
 
 
 def _last_made(instance: dg.DagsterInstance, key: dg.AssetKey, batch_id: str) -> dg.AssetMaterialization | None:

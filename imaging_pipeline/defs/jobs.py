@@ -6,9 +6,11 @@ import dagster as dg
 
 from imaging_pipeline.defs.reporting import asset_key
 
-BATCH_ASSETS = dg.AssetSelection.groups("bronze", "silver", "deid") | dg.AssetSelection.assets(
-    asset_key("gold", "image_tensor")
-)
+STUDY_ASSETS = dg.AssetSelection.assets(asset_key("silver", "study_state"), asset_key("deid", "study_state"))
+
+BATCH_ASSETS = (
+    dg.AssetSelection.groups("bronze", "silver", "deid") | dg.AssetSelection.assets(asset_key("gold", "image_tensor"))
+) - STUDY_ASSETS
 
 MODEL_ASSETS = dg.AssetSelection.assets(
     asset_key("gold", "label"),
@@ -22,6 +24,13 @@ ingest_batch = dg.define_asset_job(
     selection=BATCH_ASSETS,
     executor_def=dg.in_process_executor,
     description="One batch of objects: bronze, silver, de-identified files and tables, tensors; checks in between.",
+)
+
+settle_studies = dg.define_asset_job(
+    "settle_studies",
+    selection=STUDY_ASSETS,
+    executor_def=dg.in_process_executor,
+    description="Which studies are complete, and which a late image has opened again.",
 )
 
 train_model = dg.define_asset_job(

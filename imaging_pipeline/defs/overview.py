@@ -9,11 +9,13 @@ from imaging_pipeline.lake.store import Lake
 
 _ZONES: tuple[tuple[str, str, str], ...] = (
     ("bronze", "objects seen", "SELECT count(*) FROM bronze.object_catalog"),
+    ("bronze", "vanished objects", "SELECT count(*) FROM bronze.object_catalog WHERE deleted_at IS NOT NULL"),
     ("bronze", "headers", "SELECT count(*) FROM bronze.dicom_header"),
     ("silver", "patients", "SELECT count(*) FROM silver.dicom_patient"),
     ("silver", "studies", "SELECT count(*) FROM silver.dicom_study"),
     ("silver", "series", "SELECT count(*) FROM silver.dicom_series"),
-    ("silver", "instances", "SELECT count(*) FROM silver.dicom_instance"),
+    ("silver", "instances", "SELECT count(*) FROM silver.dicom_instance WHERE version_state <> 'DELETED'"),
+    ("silver", "open studies", "SELECT count(*) FROM silver.study_state WHERE state = 'OPEN'"),
     ("deid", "patients", "SELECT count(*) FROM deid.dicom_patient"),
     ("deid", "released instances", "SELECT count(*) FROM deid.dicom_instance"),
     ("gold", "tensors", "SELECT count(*) FROM gold.image_tensor"),

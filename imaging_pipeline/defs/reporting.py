@@ -27,6 +27,9 @@ CHAIN_VERSION = "chain_version"
 UNREAD_OBJECTS = "unread_objects"
 """Metadata key: objects of the batch whose bytes could not be fetched; the batch is tried again."""
 
+LEDGER_REVISION = "ledger_revision"
+"""Metadata key: the revision of the batch that was run; a later one tells of vanished objects."""
+
 MAX_INLINE_BYTES = 100_000
 """Larger pictures are not put into metadata: the row is read whenever its page is opened."""
 

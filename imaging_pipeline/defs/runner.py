@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
 import dagster as dg
 
 from imaging_pipeline.catalog.bronze import BatchCounts, batch_counts
-from imaging_pipeline.catalog.ledger import Batch
+from imaging_pipeline.catalog.intake import NO_LIMIT, cut
+from imaging_pipeline.catalog.ledger import Batch, Ledger
 from imaging_pipeline.defs import intake
 from imaging_pipeline.defs.assets.model import MODEL_KEY
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
-from imaging_pipeline.objects.folder import Folder
+from imaging_pipeline.errors import TransientError
 from imaging_pipeline.settings import Settings
+from imaging_pipeline.sources import SourceConfig
 
 HOST_TAG, PROCESS_TAG = "imaging/host", "imaging/process"
 
@@ -57,17 +60,36 @@ class Runner:
         self._workspace = workspace
         self._instance = instance
 
-    def due_batches(self, source: Folder) -> list[Batch]:
-        """Batches cut from what is new in a source, behind those of earlier loads that were never finished."""
+    def look(self, config: SourceConfig) -> str:
+        """List a source in full; says what was found, in words."""
         workspace = self._workspace
         with workspace.ledger() as ledger:
-            intake.take_in(ledger, source, workspace, is_announced=True)
+            found = ledger.scan(workspace.source(config), workspace.reader(), now=datetime.now(UTC))
+        return intake.in_words(found, config)
+
+    def due_batches(self, config: SourceConfig) -> list[Batch]:
+        """Batches cut from what was found in a source, behind those of earlier loads that were never finished."""
+        workspace = self._workspace
+        with workspace.ledger() as ledger:
+            self._cut(ledger, config)
             return self.unfinished(ledger.batches())
+
+    def found_since(self, config: SourceConfig) -> list[Batch]:
+        """Batches of objects that turned up while others were read: members of archives known by content only."""
+        with self._workspace.ledger() as ledger:
+            return self._cut(ledger, config)
+
+    def settle(self) -> None:
+        """A load is over: its studies are complete, none waits for more images."""
+        config = {"ops": {"study_state": {"config": {"everything": True}}}}
+        result = self._run("settle_studies", run_config=config)
+        if not result.success:
+            raise TransientError(_reason(result) or "the studies could not be settled; see the run in the Dagster UI")
 
     def unfinished(self, batches: Sequence[Batch]) -> list[Batch]:
         """Those that never went through, or by another version of code, profile or recipe."""
         version = self._workspace.chain_version()
-        return [batch for batch in batches if intake.needs_run(self._instance, batch.batch_id, version)]
+        return [batch for batch in batches if intake.needs_run(self._instance, batch, version)]
 
     def run_batch(self, batch: Batch) -> BatchRun:
         """One batch from objects to tensors."""
@@ -127,11 +149,17 @@ class Runner:
         evaluations = [event.asset_check_evaluation_data for event in events if event is not None]
         return [evaluation.check_name for evaluation in evaluations if not evaluation.passed]
 
-    def _run(self, job: str, partition_key: str | None = None) -> dg.ExecuteInProcessResult:
+    def _cut(self, ledger: Ledger, config: SourceConfig) -> list[Batch]:
+        limits = replace(self._workspace.limits(), batches=NO_LIMIT)
+        return cut(ledger, datetime.now(UTC), limits, source=config.name, is_announced=False)
+
+    def _run(
+        self, job: str, partition_key: str | None = None, run_config: Mapping[str, object] | None = None
+    ) -> dg.ExecuteInProcessResult:
         return self._definitions.resolve_job_def(job).execute_in_process(
             instance=self._instance,
             partition_key=partition_key,
-            run_config=_QUIET,
+            run_config={**_QUIET, **(run_config or {})},
             raise_on_error=False,
             tags={HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid())},
         )

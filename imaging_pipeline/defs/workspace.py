@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagster_aws.s3 import S3Resource
 from dagster_duckdb import DuckDBResource
 
 from imaging_pipeline.catalog.inspection import PARSER_VERSION
+from imaging_pipeline.catalog.intake import BatchLimits
 from imaging_pipeline.catalog.ledger import Ledger
 from imaging_pipeline.deid.profile import Profile, load_profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
@@ -20,12 +22,17 @@ from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.vault import Vault
 from imaging_pipeline.lake.store import Lake, attach
 from imaging_pipeline.metadata.silver import CODE_VERSION as PROJECTION_VERSION
-from imaging_pipeline.objects.folder import Folder
+from imaging_pipeline.metadata.silver import VersionPolicy
+from imaging_pipeline.objects.events import EventQueue
 from imaging_pipeline.objects.model import key_of
+from imaging_pipeline.objects.opening import access_of, open_source
 from imaging_pipeline.objects.reading import ObjectReader
+from imaging_pipeline.objects.s3 import S3Access
+from imaging_pipeline.objects.source import Source
 from imaging_pipeline.pneumonia.config import TrainingConfig
 from imaging_pipeline.pneumonia.tracking import ModelTracker
 from imaging_pipeline.settings import LakeLocation, Settings
+from imaging_pipeline.sources import SourceConfig
 from imaging_pipeline.tensors.recipe import Recipe, load_recipe
 
 Progress = Callable[[int, int], None]
@@ -69,13 +76,36 @@ class Workspace:
         _make_private(self.settings.home / "identified")
         return Ledger(self.settings.ledger_path)
 
-    def landing(self) -> Folder:
-        """The watched folder as a source; it is not made here, so that a mount that is gone is noticed."""
-        return Folder(self.settings.landing, self.settings.source_name, self.settings.minimum_age_seconds)
+    def source(self, config: SourceConfig) -> Source:
+        """A source; nothing is made here, so that a mount that is gone is noticed."""
+        return open_source(config, self.access(config))
+
+    def queue(self, config: SourceConfig) -> EventQueue | None:
+        """The queue of a bucket's notifications, when it has one."""
+        return EventQueue(self.access(config), config.queue_url) if config.queue_url else None
+
+    def s3(self) -> S3Resource:
+        """How object stores are reached; credentials come from the environment, a profile or the machine's role."""
+        return S3Resource(endpoint_url=self.settings.s3_endpoint_url, region_name=self.settings.s3_region)
+
+    def access(self, config: SourceConfig | None = None) -> S3Access:
+        """How a source's store is reached, or that of the installation."""
+        resource = self.s3()
+        default = S3Access(resource.endpoint_url, resource.region_name, resource.profile_name)
+        return access_of(config, default) if config else default
 
     def reader(self) -> ObjectReader:
-        """Reads objects wherever they are."""
-        return ObjectReader()
+        """Reads objects of all sources."""
+        return ObjectReader(self.access(), {config.name: self.access(config) for config in self.settings.sources})
+
+    def limits(self) -> BatchLimits:
+        """How large a batch may be, and how many one tick may cut."""
+        settings = self.settings
+        return BatchLimits(settings.batch_objects, settings.batch_bytes, settings.batches_per_tick)
+
+    def version_policy(self) -> VersionPolicy:
+        """What becomes current when a SOP Instance UID comes again with other bytes."""
+        return VersionPolicy(self.settings.version_policy)
 
     def keys(self) -> ProjectKeys:
         """The research project's keys, from the master key."""
@@ -95,8 +125,14 @@ class Workspace:
 
     def chain_version(self) -> str:
         """Changes when a batch carried through the chain would give other rows, files or tensors."""
-        versions = (PARSER_VERSION, PROJECTION_VERSION, ENGINE_VERSION, self.profile().digest, self.recipe().digest)
-        return key_of(*versions)
+        return key_of(
+            PARSER_VERSION,
+            PROJECTION_VERSION,
+            self.settings.version_policy,
+            ENGINE_VERSION,
+            self.profile().digest,
+            self.recipe().digest,
+        )
 
     def tracker(self) -> ModelTracker:
         """The MLflow experiment and registered model."""

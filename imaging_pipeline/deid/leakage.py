@@ -15,6 +15,7 @@ from imaging_pipeline.deid.pseudonyms import is_standard_uid
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.registry import Table
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.silver import ENTITY_TABLES
 
 SHORTEST_IDENTIFIER = 4
 """Shorter texts ("A", "12") are met by chance in any table."""
@@ -25,13 +26,14 @@ _OWN_COLUMNS = frozenset(
     {
         "patient_domain", "source_system", "role", "storage_provider", "version_state", "purpose_of_reference",
         "profile_id", "profile_version", "stage", "severity", "issue_code", "message", "subject_level", "task",
-        "label_value", "source", "dtype", "predicted_label", "model_name", "model_version",
+        "label_value", "source", "dtype", "predicted_label", "model_name", "model_version", "action", "state",
     }
 )  # fmt: skip
 """Columns of the research side that hold words of this software, never a value of an object."""
 
 
-_LOCATIONS = "SELECT instance_key FROM silver.dicom_file_location WHERE arrival_batch = $1"
+_UIDS = "SELECT uid_key FROM silver.dicom_file_location WHERE arrival_batch = $1"
+_LOCATIONS = f"SELECT instance_key FROM silver.dicom_file_location WHERE uid_key IN ({_UIDS})"
 _SERIES = f"SELECT series_key FROM silver.dicom_instance WHERE instance_key IN ({_LOCATIONS})"
 _STUDIES = f"SELECT study_key FROM silver.dicom_series WHERE series_key IN ({_SERIES})"
 _PATIENTS = f"SELECT patient_key FROM silver.dicom_study WHERE study_key IN ({_STUDIES})"
@@ -89,7 +91,7 @@ def research_rows(research: Lake, batch_id: str) -> dict[str, pa.Table]:
 def _originals(identified: Lake, batch_id: str) -> frozenset[str]:
     """Upper-cased identifiers of the batch, well-known UIDs (SOP classes, transfer syntaxes) left out."""
     values: set[str] = set()
-    for table in registry.tables_of("silver"):
+    for table in map(registry.table, ENTITY_TABLES):
         columns = [c.name for c in table.columns if c.phi in _IDENTIFIED_CLASSES and c.type in ("VARCHAR", "VARCHAR[]")]
         if not columns:
             continue

@@ -1,8 +1,8 @@
 """A batch of identified instances → de-identified files and rows in the research lake.
 
-Each current instance of the batch is either released or held with an issue; nothing in between. The rows come
-from the headers of the files written, so tables and files cannot differ. Reads the identified lake, writes the
-research lake, the vault and the de-identified files.
+Each current instance of the batch is either released or held with an issue; nothing in between. Of one that was
+deleted, or whose contents are in conflict, nothing stays. The rows come from the headers of the files written, so
+tables and files cannot differ. Reads the identified lake, writes the research lake, the vault and the files.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+import pyarrow as pa
 
 from imaging_pipeline.catalog.bronze import stage_filter
 from imaging_pipeline.catalog.inspection import issue_row
@@ -19,32 +22,26 @@ from imaging_pipeline.deid.engine import Deidentified, Deidentifier
 from imaging_pipeline.deid.leakage import count_leaks
 from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
+from imaging_pipeline.deid.targets import Target, heirs_of, targets_of, uids_without_version
 from imaging_pipeline.deid.vault import CrosswalkEntry, Vault
 from imaging_pipeline.dicom.header import read_header
-from imaging_pipeline.errors import ImagingError, Issue, PoisonInput, Reason, Stage
+from imaging_pipeline.errors import ImagingError, Issue, PoisonInput, Reason, Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.changes import recorded_changes
 from imaging_pipeline.metadata.entities import StoredObject
-from imaging_pipeline.metadata.silver import entity_rows, write_entities
+from imaging_pipeline.metadata.merging import note_touched, write_entities
+from imaging_pipeline.metadata.silver import entity_rows
 from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
-from imaging_pipeline.objects.model import ObjectVersion, key_of
+from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.writing import write_atomically
 from imaging_pipeline.workers import map_chunks
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 """Raise it when the same object, profile and key would give another file."""
 
 OBJECTS_PER_CHUNK = 16
-
-_INSTANCE_TABLES = (
-    "dicom_instance",
-    "dicom_image_pixel",
-    "dicom_xray_acquisition",
-    "dicom_file_location",
-    "deid_verification",
-)
-"""Tables of the research side with one row for each released instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ class Releaser:
             try:
                 result.stored.append(self._release_one(engine, target, result))
             except PoisonInput as refusal:
-                result.held.append(issue_row(self.batch_id, target.version.key, refusal.issue(Stage.DEID)))
+                result.held.append(issue_row(target.arrival_batch, target.version.key, refusal.issue(Stage.DEID)))
         return result
 
     def research_key(self, target: Target) -> str:
@@ -83,7 +80,7 @@ class Releaser:
     def crashed(self, target: Target) -> Releases:
         """The result for an object whose de-identification killed its process."""
         issue = Issue(Reason.WORKER_CRASHED, Stage.DEID, message="de-identifying it killed the process")
-        return Releases(held=[issue_row(self.batch_id, target.version.key, issue)])
+        return Releases(held=[issue_row(target.arrival_batch, target.version.key, issue)])
 
     def _release_one(self, engine: Deidentifier, target: Target, result: Releases) -> StoredObject:
         content = self.reader.read_content(target.version, keep=target.version.size)
@@ -132,15 +129,6 @@ class Releaser:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An identified instance to release, its original UID, and the digest its bytes must still have."""
-
-    version: ObjectVersion
-    sha256: str
-    sop_instance_uid: str = field(repr=False)
-
-
 @dataclass(slots=True)
 class Releases:
     """What releasing some objects gave."""
@@ -153,9 +141,13 @@ class Releases:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseCounts:
-    """Instances of a batch: all that are current, released ones, and held ones (each with an issue).
+    """What became of the instances that a batch had to release.
 
-    ``held_keys`` are the research keys of the held ones: nothing of them may stay on the research side.
+    Attributes:
+        instances: to be released or held; a deleted one is neither.
+        released: with a file and its proof.
+        held: each with an issue.
+        held_keys: research keys of those held and of those deleted: nothing of them may stay on the research side.
     """
 
     instances: int
@@ -190,14 +182,18 @@ def release_batch(
 
     The files are written first, the crosswalk next, the rows last: a row names a file that is there and that the key
     holder can trace. What is withdrawn goes the other way round, so that no file is left without a row. Instances are
-    taken in the order of their research keys: neither rows nor file times keep an order of the source.
+    taken in the order of their research keys: neither rows nor file times keep an order of the source. Where an object
+    of the batch has vanished and another batch has the same instance, which nothing else would release, that one is
+    released in its place.
 
     Raises:
         ReleaseRefused: the rows hold an identifier.
-        TransientError: a lake is locked.
+        TransientError: a lake is locked, or a released file that is needed is gone.
     """
-    targets = sorted(_targets(identified, releaser.batch_id), key=releaser.research_key)
-    total = Releases()
+    batch_id = releaser.batch_id
+    found = targets_of(identified, batch_id) + heirs_of(identified, research, releaser.keys, batch_id)
+    targets = sorted((target for target in found if not target.is_in_conflict), key=releaser.research_key)
+    total = Releases(held=[_conflict(target) for target in found if target.is_in_conflict])
     for part in map_chunks(
         releaser.release, targets, workers=workers, chunk_size=OBJECTS_PER_CHUNK, on_crash=releaser.crashed
     ):
@@ -208,14 +204,16 @@ def release_batch(
         if progress:
             progress(len(part.stored) + len(part.held), len(targets))
     keys = {releaser.research_key(target) for target in targets}
-    _write(identified, research, releaser.batch_id, total, keys)
+    keys |= {key_of(releaser.keys.uid(uid)) for uid in uids_without_version(identified, batch_id)}
+    _write(identified, research, releaser, total, keys)
+    _write_issues(identified, batch_id, total.held, [target.version.key for target in found])
     held = frozenset(keys - {str(row["instance_key"]) for row in total.verified})
-    return ReleaseCounts(len(targets), len(total.stored), len(total.held), held)
+    return ReleaseCounts(len(found), len(total.stored), len(total.held), held)
 
 
 def release_counts(identified: Lake, research: Lake, keys: ProjectKeys, batch_id: str) -> ReleaseCounts:
     """The counts of a batch as the two lakes hold them, each instance followed by its key."""
-    targets = _targets(identified, batch_id)
+    targets = [target for target in targets_of(identified, batch_id) if target.arrival_batch == batch_id]
     instances = {target.version.key: key_of(keys.uid(target.sop_instance_uid)) for target in targets}
     ((released,),) = research.rows(
         "SELECT count(*) FROM deid.deid_verification WHERE instance_key IN (SELECT unnest(?))",
@@ -229,17 +227,16 @@ def release_counts(identified: Lake, research: Lake, keys: ProjectKeys, batch_id
     return ReleaseCounts(len(instances), int(str(released)), int(str(held)))
 
 
-def _targets(identified: Lake, batch_id: str) -> list[Target]:
-    rows = identified.rows(
-        """SELECT storage_uri, object_version, length, modification_time, source_name, content_sha256, sop_instance_uid
-        FROM silver.dicom_instance JOIN bronze.object_catalog USING (object_key)
-        WHERE dicom_instance.arrival_batch = ?""",
-        [batch_id],
+def _conflict(target: Target) -> dict[str, object]:
+    message = (
+        "other bytes have the same SOP Instance UID: take one of the objects out of its source, it is released then"
     )
-    return [Target(ObjectVersion(*row[:5]), str(row[5]), str(row[6])) for row in rows]  # type: ignore[arg-type]
+    issue = Issue(Reason.CONFLICT_CONTENT, Stage.DEID, message=message)
+    return issue_row(target.arrival_batch, target.version.key, issue)
 
 
-def _write(identified: Lake, research: Lake, batch_id: str, total: Releases, instance_keys: set[str]) -> None:
+def _write(identified: Lake, research: Lake, releaser: Releaser, total: Releases, instance_keys: set[str]) -> None:
+    batch_id = releaser.batch_id
     rows = entity_rows(batch_id, total.stored)
     if rows.refused:
         raise AssertionError(f"{rows.refused} de-identified headers have no legal UIDs: the engine is broken")
@@ -251,23 +248,79 @@ def _write(identified: Lake, research: Lake, batch_id: str, total: Releases, ins
     released_keys = set(rows.tables["dicom_instance"]["instance_key"].to_pylist())
     # What is taken back goes first, then its row: a kill in here is mended by running again.
     _remove({uri for uri, key in before.items() if key not in released_keys})
-    with research.transaction():
-        _withdraw(research, instance_keys - released_keys)
-        write_entities(research, "deid", rows, batch_id)
-        verified = registry.table("deid_verification").rows(total.verified)
-        research.merge_batch("deid", "deid_verification", verified, batch_id)
-    issues = registry.table("ingest_issue").rows(total.held)
-    with identified.transaction():
-        identified.replace_batch("bronze", "ingest_issue", issues, batch_id, where=stage_filter([Stage.DEID]))
+    _write_rows(research, releaser, rows.tables, total.verified, instance_keys - released_keys)
     _remove((before.keys() | now) - _released_files(research, batch_id, instance_keys).keys())  # replaced ones
 
 
-def _withdraw(research: Lake, held_keys: set[str]) -> None:
-    """Take back instances whose current version is held, whichever batch released an earlier one."""
-    for table in _INSTANCE_TABLES:
-        research.connection.execute(
-            f"DELETE FROM deid.{table} WHERE instance_key IN (SELECT unnest(?))", [sorted(held_keys)]
-        )
+def _write_rows(
+    research: Lake,
+    releaser: Releaser,
+    tables: Mapping[str, pa.Table],
+    verified: list[dict[str, object]],
+    withdrawn: set[str],
+) -> None:
+    """Write what is released and take back what is not, whichever batch released an earlier version."""
+    batch_id, locations = releaser.batch_id, tables["dicom_file_location"]
+    with research.transaction():
+        touched = pa.chunked_array([*locations["uid_key"].chunks, pa.array(sorted(withdrawn), pa.string())])
+        note_touched(research, "deid", batch_id, touched)
+        with recorded_changes(research, "deid", batch_id):
+            for table in ("dicom_file_location", "deid_verification"):
+                research.connection.execute(
+                    f"DELETE FROM deid.{table} WHERE instance_key IN (SELECT unnest(?))", [sorted(withdrawn)]
+                )
+            research.merge_batch("deid", "dicom_file_location", locations, batch_id)
+            proofs = registry.table("deid_verification").rows(verified)
+            research.merge_batch("deid", "deid_verification", proofs, batch_id)
+            research.connection.execute(_WANTED)
+            write_entities(research, "deid", batch_id, tables, partial(_read_again, research, releaser.keys.project))
+
+
+_WANTED = """
+CREATE OR REPLACE TEMP TABLE wanted AS
+SELECT instance_key, object_key, row_version, arrival_batch, 1 AS version_no, 'CURRENT' AS version_state
+FROM deid.dicom_file_location WHERE uid_key IN (SELECT uid_key FROM temp.touched_uids)
+"""
+
+
+def _read_again(research: Lake, project: str, object_keys: Sequence[str]) -> Mapping[str, pa.Table]:
+    """Candidate rows of instances released before, from the headers of their files."""
+    rows = research.rows(
+        """SELECT object_key, storage_uri, checksum_sha256, arrival_batch, row_version FROM deid.dicom_file_location
+        WHERE object_key IN (SELECT unnest(?)) ORDER BY object_key""",
+        [list(object_keys)],
+    )
+    return entity_rows("", [_stored_again(project, *map(str, row)) for row in rows]).tables
+
+
+def _stored_again(project: str, key: str, uri: str, sha256: str, batch_id: str, row_version: str) -> StoredObject:
+    try:
+        data = uri_to_path(uri).read_bytes()
+    except OSError:
+        raise TransientError(f"a released file is gone: run batch {batch_id} again, then this one") from None
+    header = read_header(data)
+    return StoredObject(
+        object_key=key,
+        storage_uri=uri,
+        source_name=project,
+        sha256=sha256,
+        size=len(data),
+        pixel_data_offset=header.pixel_offset,
+        header_json=header.json,
+        has_pixel=header.has_pixel,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        arrival_batch=batch_id,
+        row_version=row_version,
+        role="DEIDENTIFIED",
+    )
+
+
+def _write_issues(identified: Lake, batch_id: str, held: list[dict[str, object]], object_keys: list[str]) -> None:
+    """Put the issues of this release in the place of earlier ones, of the batch and of all objects looked at."""
+    issues = registry.table("ingest_issue").rows(held)
+    where = f"{stage_filter([Stage.DEID])} AND (arrival_batch = ? OR object_key IN (SELECT unnest(?)))"
+    with identified.transaction():
+        identified.replace_all("bronze", "ingest_issue", issues, where=where, parameters=[batch_id, object_keys])
 
 
 def _remove(uris: set[str]) -> None:

@@ -41,7 +41,7 @@ _ARROW_TYPES: Mapping[str, pa.DataType] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # the registry holds one of each: looked up by identity, fast
 class Column:
     """One column of the registry.
 
@@ -75,7 +75,7 @@ class Column:
         return arrow_type(self.type)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """One table of the registry, which may exist in several schemas (silver and its de-identified twin)."""
 

@@ -5,7 +5,7 @@ Owns locking, snapshots and idempotent writes. Knows tables only through the reg
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +27,9 @@ BUSY_TIMEOUT_MILLISECONDS = 60_000
 STAGED = "staged_rows"
 """Name under which the rows being written can be used in the condition of :meth:`Lake.replace_all`."""
 
+Parameters = Sequence[object] | Mapping[str, object]
+"""Values for ``?``, or for ``$name``."""
+
 _BUSY = "database is locked"
 
 
@@ -47,7 +50,7 @@ class Lake:
         self.connection.execute(f"USE {self.name}")
         return self.connection.execute(sql, parameters or []).to_arrow_table()
 
-    def rows(self, sql: str, parameters: list[object] | None = None) -> list[tuple[object, ...]]:
+    def rows(self, sql: str, parameters: Parameters | None = None) -> list[tuple[object, ...]]:
         """As :meth:`query`, as Python tuples."""
         self.connection.execute(f"USE {self.name}")
         return self.connection.execute(sql, parameters or []).fetchall()

@@ -96,7 +96,13 @@ def rows_of(stored: StoredObject) -> tuple[Rows, list[Issue]]:
     _complete_instance(rows["dicom_instance"], stored, keys["instance"], keys["series"])
     _complete_image(rows, elements, stored, keys["instance"])
     rows["series_equipment"] = _complete_equipment(rows["dicom_equipment"], keys["series"])
-    rows["dicom_file_location"] = _location(stored, keys["instance"])
+    rows["dicom_file_location"] = _location(stored, keys["instance"]) | {
+        "uid_key": keys["instance"],
+        "series_key": keys["series"],
+        "study_key": keys["study"],
+        "patient_key": patient,
+        "equipment_key": rows["dicom_equipment"]["equipment_key"],
+    }
     for row in rows.values():
         row["arrival_batch"], row["row_version"] = stored.arrival_batch, stored.row_version
     return rows, list(dict.fromkeys(issues))

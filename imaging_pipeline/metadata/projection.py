@@ -50,12 +50,14 @@ def find(elements: Elements, *path: str) -> list[Any] | None:
     """The values at a path of tags (through the first item of each sequence), or None when absent or empty."""
     *sequences, tag = path
     for sequence in sequences:
-        items = elements.get(sequence, {}).get("Value")
+        items = elements[sequence].get("Value") if sequence in elements else None
         if not items or not isinstance(items[0], dict):
             return None
         elements = items[0]
-    values = elements.get(tag, {}).get("Value")
-    return list(values) if values and any(value not in (None, "") for value in values) else None
+    values = elements[tag].get("Value") if tag in elements else None
+    if not values or (values[0] in (None, "") and all(value in (None, "") for value in values)):
+        return None
+    return list(values)
 
 
 def text(elements: Elements, *path: str) -> str | None:

@@ -30,9 +30,10 @@ def count_violations(lake: Lake, schema: str, batch_id: str | None = None) -> di
     for table in registry.tables_of(schema):
         key = ", ".join(table.key)
         source = f"{schema}.{table.name}"
+        of_batch = own if any(column.name == "arrival_batch" for column in table.columns) else ""
         sql = f"""SELECT count(*) FROM (SELECT {key} FROM {source}
-            WHERE ({key}) IN (SELECT ({key}) FROM {source} {own}) GROUP BY ALL HAVING count(*) > 1)"""
-        found[f"{table.name}: {key} is unique"] = _count(lake, sql, *parameters)
+            WHERE ({key}) IN (SELECT ({key}) FROM {source} {of_batch}) GROUP BY ALL HAVING count(*) > 1)"""
+        found[f"{table.name}: {key} is unique"] = _count(lake, sql, *(parameters if of_batch else []))
     for child, key, parent in _PARENTS:
         sql = f"""SELECT count(*) FROM (FROM {schema}.{child} {own}) AS child
             WHERE NOT EXISTS (SELECT 1 FROM {schema}.{parent} AS parent WHERE parent.{key} = child.{key})"""
@@ -41,7 +42,7 @@ def count_violations(lake: Lake, schema: str, batch_id: str | None = None) -> di
 
 
 def count_placed(lake: Lake, batch_id: str) -> tuple[int, int, int]:
-    """Parsed objects of a batch, those placed as instances, and those refused with an ERROR issue."""
+    """Parsed objects of a batch, those placed as instances (also vanished ones), and those refused with an issue."""
     parsed = _count(lake, "SELECT count(*) FROM bronze.dicom_header WHERE arrival_batch = ?", batch_id)
     placed = _count(lake, "SELECT count(*) FROM silver.dicom_file_location WHERE arrival_batch = ?", batch_id)
     refused = _count(

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import lzma
+import os
+import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
 from imaging_pipeline.errors import PoisonInput, Reason
-from imaging_pipeline.objects.archive import list_members, open_member
+from imaging_pipeline.objects.archive import (
+    ArchiveSummary,
+    describe_archive,
+    forget_archives,
+    list_members,
+    open_member,
+)
 from imaging_pipeline.objects.folder import file_version, uri_to_path
 from imaging_pipeline.objects.model import Content, ObjectVersion
-from imaging_pipeline.objects.s3 import S3Access
+from imaging_pipeline.objects.s3 import S3Access, open_s3
+from imaging_pipeline.objects.source import ABSENT
 
 BLOCK_BYTES = 1 << 20
 MAX_OBJECT_BYTES = 2_000_000_000
 """Objects that must be held whole (to rewrite or decode them) are refused above this size."""
+
+_DAMAGED = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
+_NO_ANSWER = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +52,16 @@ class ObjectReader:
         """Read all bytes once, digesting them, and keep the first ``keep``.
 
         Raises:
-            PoisonInput: UNREADABLE, CHANGED_WHILE_READ, TOO_LARGE.
+            PoisonInput: GONE, ACCESS_DENIED, UNAVAILABLE, UNREADABLE, CHANGED_WHILE_READ, TOO_LARGE; of a member also
+                ARCHIVE_UNREADABLE.
         """
-        return _read_content(target, keep)
+        try:
+            return self._read(target, keep)
+        except PoisonInput as refusal:
+            if refusal.reason is not Reason.CHANGED_WHILE_READ or not target.uri.startswith("zip+s3://"):
+                raise
+        forget_archives()  # the archive was replaced; it may hold the same member still
+        return self._read(target, keep)
 
     def read_all(self, target: ObjectVersion) -> bytes:
         """All bytes of an object.
@@ -55,38 +77,80 @@ class ObjectReader:
         """The files in a zip archive as objects of their own, in the archive's order.
 
         Raises:
-            PoisonInput: ARCHIVE_UNREADABLE when the archive's directory cannot be read.
+            PoisonInput: ARCHIVE_UNREADABLE or TOO_LARGE when the archive's directory cannot be used; GONE,
+                ACCESS_DENIED, UNAVAILABLE, CHANGED_WHILE_READ when the archive cannot be reached as it was listed.
         """
-        return list_members(archive)
+        return list_members(archive, self._access_of(archive))
+
+    def describe_archive(self, archive: ObjectVersion) -> ArchiveSummary:
+        """Count what is in a zip archive, and what of it is not read.
+
+        Raises:
+            PoisonInput: as :meth:`list_members`.
+        """
+        return describe_archive(archive, self._access_of(archive))
+
+    def _access_of(self, target: ObjectVersion) -> S3Access:
+        return self.by_source.get(target.source, self.access)
+
+    def _read(self, target: ObjectVersion, keep: int) -> Content:
+        if target.version == ABSENT:
+            raise PoisonInput(Reason.GONE, "the list of its source names it, and it is not there")
+        opened = _OPENERS.get(target.uri.partition("://")[0])
+        if opened is None:
+            raise PoisonInput(Reason.UNREADABLE, "objects at such a URI cannot be read")
+        digest, size, kept = hashlib.sha256(), 0, bytearray()
+        try:
+            with opened(target, self._access_of(target)) as stream:
+                while block := stream.read(BLOCK_BYTES):
+                    digest.update(block)
+                    size += len(block)
+                    if len(kept) < keep:
+                        kept += block[: keep - len(kept)]
+                    if size > target.size:
+                        break
+            is_unchanged = size == target.size and _is_unchanged(target)
+        except _DAMAGED as error:
+            raise _refusal(error) from None
+        if not is_unchanged:
+            raise PoisonInput(Reason.CHANGED_WHILE_READ, "its size or time differ from when it was listed")
+        return Content(bytes(kept), size, digest.hexdigest())
 
 
-def _read_content(target: ObjectVersion, keep: int) -> Content:
-    digest, size, kept = hashlib.sha256(), 0, bytearray()
-    try:
-        with _open(target) as stream:
-            while block := stream.read(BLOCK_BYTES):
-                digest.update(block)
-                size += len(block)
-                if len(kept) < keep:
-                    kept += block[: keep - len(kept)]
-                if size > target.size:
-                    break
-        is_unchanged = size == target.size and _is_unchanged(target)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError):
-        raise PoisonInput(Reason.UNREADABLE, "its bytes cannot be read to the end, or are gone") from None
-    if not is_unchanged:
-        raise PoisonInput(Reason.CHANGED_WHILE_READ, "its size or time differ from when it was listed")
-    return Content(bytes(kept), size, digest.hexdigest())
+def _open_file(target: ObjectVersion, _access: S3Access) -> IO[bytes]:
+    # Without O_NONBLOCK a pipe that has taken the file's place would be waited for, for ever.
+    descriptor = os.open(uri_to_path(target.uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise PoisonInput(Reason.GONE, "it is no plain file any more; the next listing takes it out")
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
-def _open(target: ObjectVersion) -> IO[bytes]:
-    if target.uri.startswith("zip://"):
-        return open_member(target)
-    return uri_to_path(target.uri).open("rb", buffering=0)
+def _open_s3(target: ObjectVersion, access: S3Access) -> IO[bytes]:
+    return open_s3(access, target)
+
+
+_OPENERS: Mapping[str, Callable[[ObjectVersion, S3Access], IO[bytes]]] = {
+    "file": _open_file,
+    "s3": _open_s3,
+    "zip": open_member,
+    "zip+s3": open_member,
+}
 
 
 def _is_unchanged(target: ObjectVersion) -> bool:
-    """A member's CRC is proved by reading it; a file's size and time are looked at again."""
-    if target.uri.startswith("zip://"):
+    """A file's size and time are looked at again; a member's CRC and an S3 object's ETag hold while they are read."""
+    if not target.uri.startswith("file://"):
         return True
     return file_version(uri_to_path(target.uri).stat()) == target.version
+
+
+def _refusal(error: Exception) -> PoisonInput:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _GONE:
+        return PoisonInput(Reason.GONE, "it is no longer there; the next listing takes it out")
+    if number in _DENIED:
+        return PoisonInput(Reason.ACCESS_DENIED, "it may not be read: mend its permissions, and run the batch again")
+    if number in _NO_ANSWER:
+        return PoisonInput(Reason.UNAVAILABLE, "its file system does not answer; run the batch again when it does")
+    return PoisonInput(Reason.UNREADABLE, "its bytes cannot be read to the end")

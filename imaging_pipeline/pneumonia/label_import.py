@@ -48,6 +48,8 @@ class LabelCounts:
 def import_labels(identified: Lake, research: Lake, keys: ProjectKeys, reader: ObjectReader) -> LabelCounts:
     """Bring ``gold.label`` up to date with the catalogued label files; a later file wins over an earlier one.
 
+    A file that has vanished from its source takes its labels with it.
+
     Raises:
         TransientError: the lake is locked, or a label file is out of reach.
     """
@@ -76,10 +78,10 @@ def import_labels(identified: Lake, research: Lake, keys: ProjectKeys, reader: O
 
 
 def _candidates(identified: Lake) -> Iterator[ObjectVersion]:
-    """CSV files of the catalog, the newest version of each, oldest file first."""
+    """CSV files of the catalog that are there, the newest version of each, oldest file first."""
     rows = identified.rows(
         """SELECT storage_uri, object_version, length, modification_time, source_name FROM bronze.object_catalog
-        WHERE extension = '.csv' AND parse_status = 'SKIPPED' AND length <= ?
+        WHERE extension = '.csv' AND parse_status = 'SKIPPED' AND deleted_at IS NULL AND length <= ?
         QUALIFY row_number() OVER (PARTITION BY storage_uri ORDER BY modification_time DESC, object_version DESC) = 1
         ORDER BY modification_time, storage_uri""",
         [MAX_LABEL_FILE_BYTES],
@@ -89,10 +91,15 @@ def _candidates(identified: Lake) -> Iterator[ObjectVersion]:
 
 
 def _instances(identified: Lake, keys: ProjectKeys) -> Mapping[str, set[str]]:
-    """Research keys of the instances a label's image id may mean: a file's stem or a SOP Instance UID."""
+    """Research keys of the instances a label's image id may mean: a file's stem or a SOP Instance UID.
+
+    The name of a vanished file still counts (it may have been moved), unless another object has its place now.
+    """
     rows = identified.rows(
         r"""SELECT url_decode(regexp_extract(storage_uri, '([^/!]+?)(\.[^./!]*)?$', 1)), sop_instance_uid
-        FROM silver.dicom_instance JOIN silver.dicom_file_location USING (instance_key)"""
+        FROM silver.dicom_instance JOIN silver.dicom_file_location USING (instance_key)
+        WHERE version_state = 'CURRENT' AND (role <> 'DELETED' OR storage_uri NOT IN (
+            SELECT storage_uri FROM silver.dicom_file_location WHERE role <> 'DELETED'))"""
     )
     found: defaultdict[str, set[str]] = defaultdict(set)
     for stem, uid in rows:

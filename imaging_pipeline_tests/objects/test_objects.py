@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging_pipeline.errors import ConfigurationError, PoisonInput, Reason
-from imaging_pipeline.objects.folder import Folder, path_to_uri, uri_to_path
+from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
 from imaging_pipeline.objects.model import ObjectVersion
 from imaging_pipeline.objects.reading import ObjectReader
+from imaging_pipeline_tests.conftest import folder
 
 READER = ObjectReader()
 
 
 def listed(root: Path, minimum_age_seconds: float = 0.0) -> list[ObjectVersion]:
-    return list(Folder(root, "site", minimum_age_seconds).list(datetime.now(UTC)))
+    return list(folder(root, minimum_age_seconds=minimum_age_seconds).list(datetime.now(UTC)))
 
 
 def names(objects: list[ObjectVersion]) -> list[str]:
@@ -38,7 +39,7 @@ def test_files_are_listed_in_order_and_hidden_ones_left_out(tmp_path: Path) -> N
     for name in ("b/2", "a/1", ".git/config", "c", "a/.partial"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert names(listed(tmp_path)) == ["c", "1", "2"]
+    assert names(listed(tmp_path)) == ["1", "2", "c"]
 
 
 def test_a_file_still_being_written_waits(tmp_path: Path) -> None:
@@ -171,13 +172,13 @@ def test_a_damaged_lzma_member_is_unreadable(tmp_path: Path) -> None:
     assert refusal.value.reason is Reason.UNREADABLE
 
 
-def test_an_object_that_is_gone_is_unreadable(tmp_path: Path) -> None:
+def test_an_object_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (target,) = listed(tmp_path)
     (tmp_path / "file").unlink()
     with pytest.raises(PoisonInput) as refusal:
         READER.read_all(target)
-    assert refusal.value.reason is Reason.UNREADABLE
+    assert refusal.value.reason is Reason.GONE
 
 
 def test_a_bomb_is_refused_before_it_is_inflated(tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def shards(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+def predict(lake: Lake) -> None:
+    """A prediction for every tensor."""
+    with lake.transaction():
+        lake.connection.execute(
+            """INSERT INTO gold.model_prediction BY NAME
+            SELECT instance_key AS prediction_key, instance_key, tensor_key, 'm' AS model_name, '1' AS model_version,
+                arrival_batch FROM gold.image_tensor"""
+        )
+
+
 def test_each_index_row_points_at_its_own_tensor_and_a_rerun_changes_nothing(
     released: Lake, recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -81,8 +91,10 @@ def test_a_withdrawn_image_leaves_shard_index_predictions_and_labels(
 ) -> None:
     load_tensors(released, BATCH, recipe, tmp_path / "tensors", workers=1)
     before = indexed(released)
+    predict(released)
     for _ in range(2):
         withdraw_tensors(released, {"b"}, recipe)
+        assert released.rows("SELECT instance_key FROM gold.model_prediction ORDER BY 1") == [("a",), ("c",)]
         assert indexed(released) == {"a": before["a"], "c": before["c"]}
         (path,) = shards(tmp_path / "tensors")
         assert sorted(ShardReader(path).column("instance_key")) == ["a", "c"]
@@ -98,3 +110,31 @@ def test_an_image_that_cannot_be_decoded_is_an_issue_and_the_others_go_on(
     assert (counts.selected, counts.built, counts.failed) == (3, 2, 1)
     assert set(indexed(released)) == {"a", "c"}
     assert released.rows("SELECT object_key, stage FROM gold.ingest_issue") == [("b", "PIXEL")]
+
+
+def test_a_kill_before_the_rows_are_written_leaves_rows_and_shard_as_they_were(
+    released: Lake, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_tensors(released, BATCH, recipe, tmp_path / "tensors", workers=1)
+    before = indexed(released)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "replace_all", killed)
+        with pytest.raises(KeyboardInterrupt):
+            withdraw_tensors(released, {"b"}, recipe)
+    assert indexed(released) == before
+    withdraw_tensors(released, {"b"}, recipe)
+    assert set(indexed(released)) == {"a", "c"}
+    assert len(shards(tmp_path / "tensors")) == 1
+
+
+def test_a_prediction_goes_with_its_tensor(released: Lake, recipe: Recipe, tmp_path: Path) -> None:
+    load_tensors(released, BATCH, recipe, tmp_path / "tensors", workers=1)
+    predict(released)
+    with released.transaction():
+        released.connection.execute("DELETE FROM deid.dicom_instance WHERE instance_key = 'b'")
+    load_tensors(released, BATCH, recipe, tmp_path / "tensors", workers=1)
+    assert released.rows("SELECT instance_key FROM gold.model_prediction ORDER BY 1") == [("a",), ("c",)]

@@ -1,10 +1,11 @@
 """Bronze assets: the catalog of a batch's objects, their headers and issues."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import dagster as dg
 
-from imaging_pipeline.catalog.bronze import load_bronze
+from imaging_pipeline.catalog.bronze import archives_without_suffix, load_bronze
 from imaging_pipeline.catalog.inspection import PARSER_VERSION
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.partitions import arrival_batches
@@ -25,18 +26,23 @@ def bronze(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Read every object of the batch once: identity, digest, header, and what is wrong with it."""
     batch_id = context.partition_key
+    reader = workspace.reader()
     with workspace.ledger() as ledger:
+        revision = ledger.batch(batch_id).revision  # first: what changes after it asks for another run
         manifest = ledger.manifest(batch_id)
     with workspace.identified() as lake:
         counts = load_bronze(
             lake,
             batch_id,
             manifest,
-            workspace.reader(),
+            reader,
             run_id=context.run_id,
             workers=workspace.settings.workers,
             progress=workspace.progress_of("read objects"),
         )
+        with workspace.ledger() as ledger:
+            for archive in archives_without_suffix(lake, batch_id, manifest):
+                ledger.add_members(archive, reader, now=datetime.now(UTC))
         issues = lake.rows(
             """SELECT severity, issue_code, count(DISTINCT object_key) FROM bronze.ingest_issue
             WHERE arrival_batch = ? GROUP BY ALL ORDER BY severity, count(*) DESC""",
@@ -45,7 +51,13 @@ def bronze(
         for table in TABLES:
             shown: reporting.Shown = {}
             if table == "object_catalog":
-                shown = {"counts": str(counts), "bytes": counts.bytes, reporting.UNREAD_OBJECTS: counts.unread}
+                shown = {
+                    "counts": str(counts),
+                    "bytes": counts.bytes,
+                    "vanished": sum(target.deleted_at is not None for target in manifest),
+                    reporting.UNREAD_OBJECTS: counts.unread,
+                    reporting.LEDGER_REVISION: revision,
+                }
             if table == "ingest_issue":
                 shown["issues"] = reporting.markdown_table(("severity", "issue", "objects"), issues)
             yield reporting.table_result(lake, "bronze", table, batch_id=batch_id, metadata=shown)

@@ -14,7 +14,7 @@ from imaging_pipeline.tensors.batch import withdraw_tensors
 
 CODE_VERSION = f"deid-{ENGINE_VERSION}"
 
-TABLES = (*ENTITY_TABLES, "deid_verification")
+TABLES = (*ENTITY_TABLES, "change_feed", "deid_verification")
 
 
 def _deps(table: str) -> list[dg.AssetKey]:

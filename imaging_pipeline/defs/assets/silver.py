@@ -15,9 +15,12 @@ CODE_VERSION = f"silver-{PROJECTION_VERSION}"
 _DEPS = (reporting.asset_key("bronze", "object_catalog"), reporting.asset_key("bronze", "dicom_header"))
 
 
+TABLES = (*ENTITY_TABLES, "change_feed")
+
+
 @dg.multi_asset(
     name="silver",
-    specs=[reporting.table_spec("silver", t, code_version=CODE_VERSION, deps=_DEPS) for t in ENTITY_TABLES],
+    specs=[reporting.table_spec("silver", t, code_version=CODE_VERSION, deps=_DEPS) for t in TABLES],
     partitions_def=arrival_batches,
 )
 def silver(
@@ -26,8 +29,8 @@ def silver(
     """Project the batch's headers into the entity tables; no object is read again."""
     batch_id = context.partition_key
     with workspace.identified() as lake:
-        rows = load_silver(lake, batch_id)
-        for table in ENTITY_TABLES:
+        rows = load_silver(lake, batch_id, workspace.version_policy())
+        for table in TABLES:
             shown: reporting.Shown = {}
             if table == "dicom_instance":
                 shown = {"objects_placed": rows.placed, "objects_without_legal_uids": rows.refused}

@@ -66,7 +66,7 @@ def image_tensor(
         reporting.table_spec(
             "gold",
             "label",
-            code_version="label-1",
+            code_version="label-2",
             deps=[reporting.asset_key("bronze", "object_catalog"), reporting.asset_key("deid", "dicom_instance")],
             is_partitioned=False,
             automation_condition=nightly_if_new,
@@ -93,7 +93,7 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
         reporting.table_spec(
             "gold",
             table,
-            code_version="dataset-1",
+            code_version="dataset-2",
             deps=[reporting.asset_key("gold", "image_tensor"), reporting.asset_key("gold", "label")],
             is_partitioned=False,
             automation_condition=when_labels_changed,

@@ -1,0 +1,220 @@
+"""Writing entity rows: each row is made from the object that the instances in the lake say it is made from.
+
+An instance is made from one object. A series, study, patient or device is made from the object with the greatest
+``row_version`` among those its instances are made from, and goes with the last of them. So the rows follow from the
+locations alone: batches may be written in any order, and again, and an object taken back leaves what the others say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pyarrow as pa
+
+from imaging_pipeline.lake.registry import LOADED_AT
+from imaging_pipeline.lake.store import Lake
+
+INSTANCE_TABLES = ("dicom_instance", "dicom_image_pixel", "dicom_xray_acquisition")
+"""Tables with one row for each instance."""
+
+_PARENTS: Mapping[str, tuple[str, ...]] = {
+    "dicom_series": ("series_key",),
+    "dicom_study": ("study_key",),
+    "dicom_patient": ("patient_key",),
+    "dicom_equipment": ("equipment_key",),
+    "series_equipment": ("series_key", "equipment_key"),
+}
+"""Tables whose rows several instances share, and their columns in ``dicom_file_location``."""
+
+Tables = Mapping[str, pa.Table]
+"""Candidate rows by table name."""
+
+ReadAgain = Callable[[Sequence[str]], Tables]
+"""Projects the stored headers of some objects, by their keys."""
+
+
+def note_touched(lake: Lake, schema: str, batch_id: str, uid_keys: pa.ChunkedArray) -> None:
+    """Remember what a batch is about, before its locations change: its UIDs, those it had, and all they hang on.
+
+    Leaves ``temp.touched_uids`` and ``temp.before``; call inside the transaction that writes the batch.
+    """
+    lake.connection.register("new_uids", pa.table({"uid_key": uid_keys}))
+    try:
+        lake.connection.execute(_TOUCHED.format(schema=schema), [batch_id])
+    finally:
+        lake.connection.unregister("new_uids")
+    lake.connection.execute(_BEFORE.format(schema=schema))
+
+
+def write_entities(lake: Lake, schema: str, batch_id: str, tables: Tables, read_again: ReadAgain) -> None:
+    """Bring the rows of the touched UIDs, and of what they belong to, in line with ``temp.wanted``.
+
+    Args:
+        lake: the lake; inside a transaction whose locations are written.
+        schema: ``silver`` or ``deid``.
+        batch_id: the batch; its rows are written anew.
+        tables: candidate rows of the batch's objects.
+        read_again: gives those of other objects that a row must now be made from.
+    """
+    lake.connection.execute(_DUE.format(schema=schema), [batch_id])
+    tables = _with_others(lake, tables, "temp.due", schema, read_again)
+    for name in INSTANCE_TABLES:
+        lake.connection.execute(_DELETE_INSTANCES.format(schema=schema, table=name))
+        _insert(lake, schema, name, tables, "temp.due", "* REPLACE (chosen.instance_key AS instance_key)", ())
+    lake.connection.execute(_UPDATE_INSTANCES.format(schema=schema))
+    for name, key in _PARENTS.items():
+        lake.connection.execute(_shared_sql(_WANTED_PARENTS, schema, name, key))
+        lake.connection.execute(_shared_sql(_DELETE_PARENTS, schema, name, key), [batch_id])
+        lake.connection.execute(_shared_sql(_MISSING_PARENTS, schema, name, key))
+    missing = " UNION ".join(f"SELECT row_version FROM temp.missing_{name}" for name in _PARENTS)
+    tables = _with_others(lake, tables, f"({missing})", schema, read_again)
+    for name, key in _PARENTS.items():
+        _insert(lake, schema, name, tables, f"temp.missing_{name}", "*", key)
+    for counts in (_SERIES_COUNTS, _STUDY_COUNTS):
+        lake.connection.execute(counts.format(schema=schema))
+
+
+def _with_others(lake: Lake, tables: Tables, chosen: str, schema: str, read_again: ReadAgain) -> Tables:
+    """The candidates, and those of chosen objects that are not among them."""
+    lake.connection.register("known", tables["dicom_file_location"].select(["row_version"]))
+    try:
+        rows = lake.connection.execute(
+            f"""SELECT object_key FROM {schema}.dicom_file_location
+            WHERE row_version IN (SELECT row_version FROM {chosen} EXCEPT SELECT row_version FROM known)
+            ORDER BY object_key"""
+        ).fetchall()
+    finally:
+        lake.connection.unregister("known")
+    if not rows:
+        return tables
+    others = read_again([key for (key,) in rows])
+    return {name: pa.concat_tables([table, others[name]]) for name, table in tables.items()}
+
+
+def _insert(
+    lake: Lake, schema: str, name: str, tables: Tables, chosen: str, columns: str, key: tuple[str, ...]
+) -> None:
+    lake.connection.register("candidates", tables[name])
+    same = " AND ".join(f"candidate.{column} = chosen.{column}" for column in ("row_version", *key))
+    try:
+        lake.connection.execute(
+            f"""INSERT INTO {schema}.{name} BY NAME SELECT candidate.{columns}, {_NOW}
+            FROM candidates AS candidate JOIN {chosen} AS chosen ON {same}"""
+        )
+    finally:
+        lake.connection.unregister("candidates")
+
+
+def _shared_sql(template: str, schema: str, name: str, key: tuple[str, ...]) -> str:
+    """SQL about one of the shared tables; rows are touched by the first column of their key."""
+    return template.format(
+        schema=schema,
+        table=name,
+        first=key[0],
+        key=", ".join(key),
+        location_key=", ".join(f"location.{column}" for column in key),
+        same=" AND ".join(f"entity.{column} = wanted.{column}" for column in key),
+    )
+
+
+_NOW = f"now()::TIMESTAMPTZ AT TIME ZONE 'UTC' AS {LOADED_AT}"
+
+_TOUCHED = """
+CREATE OR REPLACE TEMP TABLE touched_uids AS
+SELECT uid_key FROM {schema}.dicom_file_location WHERE arrival_batch = ? UNION SELECT uid_key FROM new_uids
+"""
+
+_BEFORE = """
+CREATE OR REPLACE TEMP TABLE before AS
+SELECT instance_key, series_key, study_key, patient_key, equipment_key FROM {schema}.dicom_file_location
+WHERE uid_key IN (SELECT uid_key FROM temp.touched_uids)
+"""
+
+_DUE = """
+CREATE OR REPLACE TEMP TABLE due AS
+SELECT * FROM temp.wanted AS wanted
+WHERE arrival_batch = ? OR NOT EXISTS (
+    SELECT 1 FROM {schema}.dicom_instance AS instance
+    WHERE instance.instance_key = wanted.instance_key AND instance.row_version = wanted.row_version)
+"""
+
+_DELETE_INSTANCES = """
+DELETE FROM {schema}.{table} WHERE instance_key IN (
+    (SELECT instance_key FROM temp.before UNION SELECT instance_key FROM temp.wanted)
+    EXCEPT (SELECT instance_key FROM temp.wanted EXCEPT SELECT instance_key FROM temp.due))
+"""
+
+_UPDATE_INSTANCES = """
+UPDATE {schema}.dicom_instance AS instance SET version_no = wanted.version_no, version_state = wanted.version_state
+FROM temp.wanted AS wanted
+WHERE instance.instance_key = wanted.instance_key
+    AND (instance.version_no, instance.version_state) IS DISTINCT FROM (wanted.version_no, wanted.version_state)
+"""
+
+_TOUCHED_PARENTS = """
+    SELECT {first} FROM temp.before
+    UNION SELECT {first} FROM {schema}.dicom_file_location
+    WHERE uid_key IN (SELECT uid_key FROM temp.touched_uids)
+"""
+
+_WANTED_PARENTS = f"""
+CREATE OR REPLACE TEMP TABLE wanted_{{table}} AS
+SELECT {{location_key}}, max(location.row_version) AS row_version
+FROM {{schema}}.dicom_file_location AS location
+JOIN {{schema}}.dicom_instance AS instance USING (instance_key, object_key)
+WHERE location.{{first}} IN ({_TOUCHED_PARENTS}) GROUP BY ALL
+"""
+
+_DELETE_PARENTS = f"""
+DELETE FROM {{schema}}.{{table}} AS entity
+WHERE {{first}} IN ({_TOUCHED_PARENTS}) AND (arrival_batch = ? OR NOT EXISTS (
+    SELECT 1 FROM temp.wanted_{{table}} AS wanted WHERE {{same}} AND entity.row_version = wanted.row_version))
+"""
+
+_MISSING_PARENTS = """
+CREATE OR REPLACE TEMP TABLE missing_{table} AS
+SELECT * FROM temp.wanted_{table} AS wanted
+WHERE NOT EXISTS (SELECT 1 FROM {schema}.{table} AS entity WHERE {same})
+"""
+
+_SERIES_COUNTS = f"""
+UPDATE {{schema}}.dicom_series AS series SET
+    number_of_series_related_instances = counts.instances,
+    series_size_bytes = counts.bytes,
+    transfer_syntax_uids = counts.transfer_syntaxes,
+    sop_class_uids = counts.sop_classes
+FROM (
+    SELECT touched.series_key, count(instance.instance_key)::INTEGER AS instances,
+        coalesce(sum(file_size_bytes), 0)::BIGINT AS bytes,
+        list_sort(list(DISTINCT instance.transfer_syntax_uid)) AS transfer_syntaxes,
+        list_sort(list(DISTINCT sop_class_uid)) AS sop_classes
+    FROM ({_TOUCHED_PARENTS.replace("{first}", "series_key")}) AS touched
+    LEFT JOIN {{schema}}.dicom_instance AS instance
+        ON instance.series_key = touched.series_key AND version_state <> 'DELETED'
+    LEFT JOIN {{schema}}.dicom_file_location AS location
+        ON location.instance_key = instance.instance_key AND location.object_key = instance.object_key
+    GROUP BY ALL
+) AS counts
+WHERE series.series_key = counts.series_key
+"""
+
+_STUDY_COUNTS = f"""
+UPDATE {{schema}}.dicom_study AS study SET
+    number_of_study_related_series = counts.series,
+    number_of_study_related_instances = counts.instances,
+    study_size_bytes = counts.bytes,
+    modalities_in_study = counts.modalities,
+    sop_classes_in_study = counts.sop_classes
+FROM (
+    SELECT study_key, count(*) FILTER (number_of_series_related_instances > 0)::INTEGER AS series,
+        sum(number_of_series_related_instances)::INTEGER AS instances,
+        sum(series_size_bytes)::BIGINT AS bytes,
+        list_sort(list(DISTINCT modality) FILTER (modality IS NOT NULL AND number_of_series_related_instances > 0))
+            AS modalities,
+        list_sort(list_distinct(flatten(list(sop_class_uids)))) AS sop_classes
+    FROM {{schema}}.dicom_series
+    WHERE study_key IN ({_TOUCHED_PARENTS.replace("{first}", "study_key")})
+    GROUP BY study_key
+) AS counts
+WHERE study.study_key = counts.study_key
+"""
