@@ -36,6 +36,7 @@ OBJECTS_PER_SERIES = 100
 OBJECTS_PER_ZIP = 1_000
 WORKERS = 2
 SAMPLE_SECONDS = 0.1
+ZIPS = {"zip_stored": zipfile.ZIP_STORED, "zip_deflated": zipfile.ZIP_DEFLATED}
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -88,11 +89,11 @@ def write_files(folder: Path, count: int) -> None:
         path.write_bytes(template.object(number))
 
 
-def write_zips(folder: Path, count: int) -> None:
+def write_zips(folder: Path, count: int, compression: int) -> None:
     template = ct_template()
     folder.mkdir(parents=True)
     for first in range(0, count, OBJECTS_PER_ZIP):
-        with zipfile.ZipFile(folder / f"{first:08}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(folder / f"{first:08}.zip", "w", compression) as archive:
             for number in range(first, min(first + OBJECTS_PER_ZIP, count)):
                 archive.writestr(f"{number // OBJECTS_PER_SERIES:06}/{number:08}.dcm", template.object(number))
 
@@ -265,10 +266,13 @@ def peer(python: str, name: str, folder: Path, count: int) -> Measured:
         return measure([python, str(PEERS), name, str(folder), home], count)
 
 
-def compare(folder: Path, count: int, rounds: int, spark_python: str | None) -> dict[str, list[Measured]]:
+def compare(home: Path, count: int, rounds: int, spark_python: str | None) -> dict[str, list[Measured]]:
+    folder = home / "files"
     found: dict[str, list[Measured]] = {}
     for _ in range(rounds):
         found.setdefault("ours", []).append(ours(folder, count))
+        for kind in ZIPS:
+            found.setdefault(kind, []).append(ours(home / kind, count))
         found.setdefault("pydicom", []).append(peer(sys.executable, "pydicom", folder, count))
         if spark_python:
             found.setdefault("pyspark", []).append(peer(spark_python, "pyspark", folder, count))
@@ -291,11 +295,11 @@ def ratio(more: list[Measured], less: list[Measured], field: str = "cpu_seconds"
 
 def figures(home: Path, count: int, rounds: int, spark_python: str | None) -> dict[str, float]:
     write_files(home / "files", count)
-    write_zips(home / "zips", count)
+    for kind, compression in ZIPS.items():
+        write_zips(home / kind, count, compression)
     write_files(home / "many", 4 * count)
-    found = compare(home / "files", count, rounds, spark_python)
+    found = compare(home, count, rounds, spark_python)
     own = found["ours"]
-    zips = [ours(home / "zips", count) for _ in range(rounds)]
     many = ours(home / "many", 4 * count)
     seconds = median(own, "wall_seconds")
     result = {
@@ -306,11 +310,12 @@ def figures(home: Path, count: int, rounds: int, spark_python: str | None) -> di
         **{f"seconds_{name}": statistics.median(run.steps[name] for run in own) for name in own[0].steps},
         "peak_mb_n": median(own, "peak_mb"),
         "peak_mb_4n": many.peak_mb,
-        "zip_ratio_cpu": ratio(own, zips),
-        "zip_ratio_wall": ratio(own, zips, "wall_seconds"),
-        "zip_temporary_bytes": max(run.temporary_bytes for run in zips),
+        "zip_temporary_bytes": max(run.temporary_bytes for kind in ZIPS for run in found[kind]),
     }
-    for name in found.keys() - {"ours"}:
+    for kind in ZIPS:
+        result[f"{kind}_ratio_cpu"] = ratio(own, found[kind])
+        result[f"{kind}_ratio_wall"] = ratio(own, found[kind], "wall_seconds")
+    for name in sorted(found.keys() - {"ours", *ZIPS}):
         result[f"ratio_vs_{name}"] = ratio(found[name], own)
         result[f"ratio_vs_{name}_wall"] = ratio(found[name], own, "wall_seconds")
         result[f"{name}_cpu_us_per_object"] = median(found[name], "cpu_seconds") / count * 1e6

@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.set_defaults(run=_reconcile)
 
     changes = commands.add_parser("changes", help="the change feed: what was created, updated, deleted, completed")
-    changes.add_argument("--after", type=int, default=0, metavar="SEQUENCE", help="changes behind this number")
-    changes.add_argument("--limit", type=int, default=100)
+    changes.add_argument("--after", type=_count, default=0, metavar="SEQUENCE", help="changes behind this number")
+    changes.add_argument("--limit", type=_count, default=100)
     changes.add_argument("--lake", choices=("research", "identified"), default="research", help="default: research")
     changes.set_defaults(run=_changes)
 
@@ -114,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("action", choices=("create",))
     key.set_defaults(run=_key)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError("must be a whole number, 0 or more")
+    return int(text)
 
 
 def _demo(options: argparse.Namespace, settings: Settings) -> int:
@@ -149,13 +155,15 @@ def _ingest(options: argparse.Namespace, settings: Settings) -> int:
 
 def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
     from imaging_pipeline.defs.intake import reconcile  # noqa: PLC0415 - Dagster takes a second to load
+    from imaging_pipeline.defs.runner import open_instance  # noqa: PLC0415
     from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
 
     known = {config.name for config in settings.sources}
     if unknown := set(options.believe_deletions) - known:
         raise ConfigurationError(f"no source {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
-    for line in reconcile(Workspace(settings), options.believe_deletions):
-        print(line)
+    with open_instance(settings) as instance:
+        for line in reconcile(Workspace(settings), instance, options.believe_deletions):
+            print(line)
     print("runs for what was found are requested by the sensors of the running daemon, or now by 'ingest'")
     return OK
 
@@ -200,12 +208,15 @@ def _crosswalk(settings: Settings) -> Iterable[tuple[str, str]]:
 
 def _status(_: argparse.Namespace, settings: Settings) -> int:
     from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
+    from imaging_pipeline.doctor import examine_source  # noqa: PLC0415
 
     workspace = Workspace(settings)
     print(f"home      {settings.home}")
     with workspace.ledger() as ledger:
         batches = ledger.batches()
         for config in settings.sources:
+            if not (finding := examine_source(settings, config)).is_ok:
+                print(f"          {config.name} cannot be listed: {finding.advice}")
             held = ledger.missing(config.name)
             print(f"source    {config.name}: {config.location}; {ledger.waiting(config.name)} objects wait for a batch")
             if held:
@@ -220,7 +231,10 @@ def _status(_: argparse.Namespace, settings: Settings) -> int:
         print(f"          {batch.batch_id} is unfinished or out of date: repaired at night, or now by 'ingest'")
     champion = workspace.tracker().champion()
     print(f"champion  {champion.uri if champion else 'none yet'}")
-    _print_overview(workspace)
+    if batches:
+        _print_overview(workspace)
+    else:
+        print("nothing was taken in yet: 'imaging-pipeline ingest LOCATION', or 'demo'")
     return OK
 
 
@@ -245,7 +259,9 @@ def _dev(options: argparse.Namespace, settings: Settings) -> int:
     with open_instance(settings):
         home = settings.dagster_home
     _say(f"the UI will be at http://127.0.0.1:{options.port}; the landing folder is {settings.landing}")
-    environment = os.environ | {"DAGSTER_HOME": str(home), "IMAGING_PIPELINE_HOME": str(settings.home)}
+    # A sensor gives up listing by itself; a store that does not answer may keep it for longer than Dagster's minute.
+    patience = {"DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS": "600"} | dict(os.environ)
+    environment = patience | {"DAGSTER_HOME": str(home), "IMAGING_PIPELINE_HOME": str(settings.home)}
     command = [sys.executable, "-m", "dagster", "dev", "-m", "imaging_pipeline.definitions", "-h", "127.0.0.1"]
     command += ["-p", str(options.port)]
     os.execve(sys.executable, command, environment)  # noqa: S606 - a fixed command; signals then reach Dagster itself
@@ -261,8 +277,12 @@ def _key(_: argparse.Namespace, settings: Settings) -> int:
 
 def _take_in(runner: Runner, source: SourceConfig) -> bool:
     """Run the batches of what is new in a source, then those of what turned up in it, and settle its studies."""
-    _say(runner.look(source))
+    listed, told = runner.look(source)
+    _say(told)
     is_good = _run_batches(runner, runner.due_batches(source))
+    if not listed:
+        print(f"there is nothing to take in at {source.location}: is it the right place?")
+        is_good = False
     while found := runner.found_since(source):
         is_good &= _run_batches(runner, found)
     runner.settle()
@@ -272,7 +292,7 @@ def _take_in(runner: Runner, source: SourceConfig) -> bool:
 def _run_batches(runner: Runner, batches: list[Batch]) -> bool:
     """Run batches and print the closing count; whether every count closes and every batch went through."""
     if not batches:
-        print("nothing new: every object of the source was taken in before, nothing is parsed again")
+        print("nothing new: all that was listed was taken in before, nothing is parsed again")
     held = []
     for batch in batches:
         _say(f"batch {batch.batch_id}: {batch.objects} objects, {batch.bytes / 1e6:.1f} MB")
@@ -280,7 +300,8 @@ def _run_batches(runner: Runner, batches: list[Batch]) -> bool:
         if not run.succeeded:
             held.append(batch)
             checks = ", ".join(runner.failed_checks(run)) or "an error"
-            print(f"batch {batch.batch_id} is held by {checks}; see run {run.run_id} in the Dagster UI (make dev)")
+            why = f": {run.reason}" if run.reason else ""
+            print(f"batch {batch.batch_id} is held by {checks}{why}; its run in the Dagster UI: {run.run_id}")
     counts: BatchCounts = runner.counts(batches)
     print(counts)
     return counts.is_closed and not held

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
+from pydicom.uid import UID
 
 from imaging_pipeline.errors import ConfigurationError, ImagingError
 from imaging_pipeline.lake.store import load_extension
@@ -66,7 +67,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _privacy(settings)
     yield _attempt("master key", lambda: f"{len(settings.master_key())} bytes", "imaging-pipeline key create")
     yield _attempt("de-identification profile", lambda: _profile(settings), "correct the profile file")
-    yield from (_source(settings, config) for config in settings.sources)
+    yield from (examine_source(settings, config) for config in settings.sources)
 
 
 def _python() -> Finding:
@@ -88,6 +89,8 @@ def _decoders() -> Iterator[Finding]:
     for uid, (name, plugins) in decodable_transfer_syntaxes().items():
         if plugins:
             yield Finding(f"decoder {name}", ", ".join(plugins))
+        elif not UID(uid).is_encapsulated:
+            yield Finding(f"decoder {name}", "needs none: uncompressed")
         else:
             advice = "pip install -r requirements.lock" if uid in REQUIRED_DECODERS else ""
             yield Finding(f"decoder {name}", "none: such images become issues", advice)
@@ -137,7 +140,8 @@ def _profile(settings: Settings) -> str:
     return f"{profile.profile_id} {profile.version}"
 
 
-def _source(settings: Settings, config: SourceConfig) -> Finding:
+def examine_source(settings: Settings, config: SourceConfig) -> Finding:
+    """Whether a source can be listed now."""
     subject = f"source {config.name}"
     if config == settings.landing_source and not settings.landing.is_dir():
         return Finding(subject, "the landing folder is not there yet; it is made on first use")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -140,7 +141,21 @@ class Settings:
             _key_text=read.text("MASTER_KEY", "") or None,
         )
         read.refuse_unknown()
+        settings.refuse_contradictions()
         return settings if settings.sources else replace(settings, sources=(settings.landing_source,))
+
+    def refuse_contradictions(self) -> None:
+        """Refuse values that are legal alone and cannot be meant.
+
+        Raises:
+            ConfigurationError: naming the settings.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_]+", self.source_name):
+            raise ConfigurationError(f"{_PREFIX}SOURCE must be made of letters, digits and underscores")
+        if self.study_limit_seconds < self.study_quiet_seconds:
+            raise ConfigurationError(f"{_PREFIX}STUDY_LIMIT_SECONDS must not be less than {_PREFIX}STUDY_QUIET_SECONDS")
+        if self.s3_endpoint_url and not re.fullmatch(r"https?://[^@/\s]+/?", self.s3_endpoint_url):
+            raise ConfigurationError(f"{_PREFIX}S3_ENDPOINT_URL must be http(s)://host[:port], without credentials")
 
     @property
     def landing_source(self) -> SourceConfig:

@@ -112,6 +112,9 @@ def load_sources(path: Path) -> tuple[SourceConfig, ...]:
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"source {name!r}: its name is used twice; each source is a patient domain")
+    queues = [source.queue_url for source in sources if source.queue_url]
+    if len(set(queues)) < len(queues):
+        raise ConfigurationError("two sources share a queue_url: each would take the other's messages")
     _refuse_overlap(sources)
     return sources
 

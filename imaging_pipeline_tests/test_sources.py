@@ -235,3 +235,13 @@ def test_a_source_says_how_its_store_is_reached_and_the_installation_says_the_re
     assert access_of(SourceConfig("a", "s3://b"), default) == default
     own = SourceConfig("a", "s3://b", endpoint_url="http://there", profile="own")
     assert access_of(own, default) == S3Access("http://there", "eu", "own")
+
+
+def test_two_sources_cannot_share_a_queue(tmp_path: Path) -> None:
+    queue = "queue_url: 'https://sqs.eu-central-1.amazonaws.com/1/q'"
+    path = tmp_path / "sources.yaml"
+    path.write_text(
+        f"sources:\n- {{name: a, location: 's3://a', {queue}}}\n- {{name: b, location: 's3://b', {queue}}}\n"
+    )
+    with pytest.raises(ConfigurationError, match="share a queue_url"):
+        load_sources(path)

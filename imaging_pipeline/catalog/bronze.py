@@ -13,22 +13,26 @@ import pyarrow.compute as pc
 import pydicom
 
 import imaging_pipeline
-from imaging_pipeline.catalog.inspection import PARSER_VERSION, ParseStatus, crashed_rows, gone_rows, inspect_objects
+from imaging_pipeline.catalog.inspection import (
+    OUT_OF_REACH,
+    PARSER_VERSION,
+    ParseStatus,
+    crashed_rows,
+    gone_rows,
+    inspect_objects,
+)
 from imaging_pipeline.errors import Reason, Severity, Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import ObjectVersion
 from imaging_pipeline.objects.reading import ObjectReader
+from imaging_pipeline.objects.source import ABSENT
 from imaging_pipeline.workers import map_chunks
 
 OBJECTS_PER_CHUNK = 64
 
 ISSUE_STAGES = (Stage.LIST, Stage.FETCH, Stage.PARSE)
 """Stages whose issues bronze owns and replaces when a batch is run again."""
-
-
-OUT_OF_REACH = (Reason.GONE, Reason.ACCESS_DENIED, Reason.UNAVAILABLE, Reason.UNREADABLE)
-"""Why an object cannot be fetched now and may be later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,14 @@ def load_bronze(
         TransientError: the lake is locked, or most of the objects cannot be read: the source is out of reach.
     """
     started_at = _now()
-    read_before = _read_before(lake, batch_id)
-    to_read = [target for target in manifest if target.deleted_at is None and target.key not in read_before]
+    with lake.transaction():  # also when the rest fails: what has vanished must not wait for it
+        _mark_deleted(lake, batch_id, manifest)
+    known = {str(key) for (key,) in lake.rows(_KNOWN, [batch_id])}
+    gone = {target.key for target in manifest if target.deleted_at is not None}
+    kept_anyway = _read_before(lake, batch_id) | (gone & known)
+    to_read = [target for target in manifest if target.key not in kept_anyway | gone]
     parts: dict[str, list[pa.Table]] = {}
-    never_read = [target for target in manifest if target.deleted_at is not None and target.key not in read_before]
+    never_read = [target for target in manifest if target.key in gone - known]
     _collect(parts, gone_rows(batch_id, never_read))
     for tables in map_chunks(
         partial(inspect_objects, reader, batch_id),
@@ -108,27 +116,30 @@ def load_bronze(
     if len(unread) * 2 > len(manifest):
         raise TransientError(f"{len(unread)} of {len(manifest)} objects cannot be read: is the source reachable?")
     with lake.transaction():
-        kept = _keep_earlier(lake, batch_id, read_before, unread, fresh)
+        kept = _keep_earlier(lake, batch_id, kept_anyway, unread, fresh)
         lake.replace_batch("bronze", "object_catalog", fresh["object_catalog"], batch_id, where=kept)
         lake.replace_batch("bronze", "dicom_header", fresh["dicom_header"], batch_id, where=kept)
         issues = f"{stage_filter(ISSUE_STAGES)} AND {kept}"
         lake.replace_batch("bronze", "ingest_issue", fresh["ingest_issue"], batch_id, where=issues)
-        _mark_deleted(lake, batch_id, manifest)
         size = sum(target.size for target in manifest)
         counts = replace(_counts_in(lake, batch_id, len(manifest), size), unread=len(unread))
         _record_run(lake, batch_id, manifest, counts, run_id, started_at)
     return counts
 
 
-def archives_without_suffix(lake: Lake, batch_id: str, manifest: Sequence[ObjectVersion]) -> list[ObjectVersion]:
-    """Objects of a batch that are zip archives by their content only: the ledger does not know their members yet."""
+def readable_archives(lake: Lake, batch_id: str, manifest: Sequence[ObjectVersion]) -> list[ObjectVersion]:
+    """Objects of a batch that are zip archives by their content.
+
+    The ledger may not know their members yet: the name did not tell, or the archive could not be read when it was
+    listed.
+    """
     rows = lake.rows(
         """SELECT object_key FROM bronze.object_catalog
         WHERE arrival_batch = ? AND media_type = 'application/zip' AND parent_uri IS NULL AND deleted_at IS NULL""",
         [batch_id],
     )
     found = {str(key) for (key,) in rows}
-    return [target for target in manifest if not target.is_archive and target.key in found]
+    return [target for target in manifest if target.key in found]
 
 
 def batch_counts(lake: Lake, batch_id: str) -> BatchCounts:
@@ -140,6 +151,9 @@ def batch_counts(lake: Lake, batch_id: str) -> BatchCounts:
     )
     objects, size = (int(str(n)) for n in seen[0]) if seen else (0, 0)
     return _counts_in(lake, batch_id, objects, size)
+
+
+_KNOWN = "SELECT object_key FROM bronze.object_catalog WHERE arrival_batch = ?"
 
 
 def _collect(parts: dict[str, list[pa.Table]], tables: Mapping[str, pa.Table]) -> None:
@@ -161,27 +175,29 @@ def _read_before(lake: Lake, batch_id: str) -> set[str]:
 def _unread(issues: pa.Table, manifest: Sequence[ObjectVersion]) -> list[str]:
     """Keys of the objects whose bytes could not be fetched now and may be later.
 
-    An encrypted or damaged member of an archive is what it is; trying again cannot help.
+    An encrypted or damaged member of an archive is what it is, and what a list names that is not there has another
+    version when it comes; trying again cannot help.
     """
     codes = pc.is_in(issues["issue_code"], pa.array([str(reason) for reason in OUT_OF_REACH]))
     lost = issues.filter(pc.and_(codes, pc.equal(issues["severity"], Severity.ERROR)))
+    absent = {target.key for target in manifest if target.version == ABSENT}
     members = {target.key for target in manifest if target.parent_uri is not None}
     return [
         str(key)
         for key, code in zip(lost["object_key"].to_pylist(), lost["issue_code"].to_pylist(), strict=True)
-        if code != Reason.UNREADABLE or key not in members
+        if key not in absent and (code != Reason.UNREADABLE or key not in members)
     ]
 
 
 def _keep_earlier(
-    lake: Lake, batch_id: str, read_before: set[str], unread: list[str], fresh: dict[str, pa.Table]
+    lake: Lake, batch_id: str, kept_anyway: set[str], unread: list[str], fresh: dict[str, pa.Table]
 ) -> str:
-    """Condition on rows that may be replaced: what was read before, and cannot be read now, keeps its rows.
+    """Condition on rows that may be replaced: what is not read again, or cannot be read now, keeps its rows.
 
     Takes the new rows of such objects out of ``fresh``.
     """
     rows = lake.rows("SELECT object_key FROM bronze.dicom_header WHERE arrival_batch = ?", [batch_id])
-    kept = read_before | ({str(key) for (key,) in rows} & set(unread))
+    kept = kept_anyway | ({str(key) for (key,) in rows} & set(unread))
     if not kept:
         return "true"
     keys = pa.array(sorted(kept), pa.string())

@@ -23,6 +23,9 @@ from imaging_pipeline.objects.reading import ObjectReader
 PARSER_VERSION = "2"
 """Part of the code version of bronze: raise it when the same bytes would give other rows."""
 
+OUT_OF_REACH = (Reason.GONE, Reason.ACCESS_DENIED, Reason.UNAVAILABLE, Reason.UNREADABLE)
+"""Why an object cannot be fetched now and may be later."""
+
 PREFIX_BYTES = 16 << 20
 """Bytes kept of an object while it is digested; headers end far before, and a longer one is read again."""
 
@@ -149,11 +152,12 @@ def _refusal(reader: ObjectReader, target: ObjectVersion, content: Content | Non
 def _archive_issue(reader: ObjectReader, target: ObjectVersion) -> Issue:
     if target.parent_uri is not None:
         message = "an archive in an archive is not looked into: unpack the outer one"
-        return Issue(Reason.ARCHIVE_NESTED, Stage.LIST, Severity.WARNING, message=message)
+        return Issue(Reason.ARCHIVE_NESTED, Stage.LIST, message=message)
     try:
         summary = reader.describe_archive(target)
     except PoisonInput as refusal:
-        return refusal.issue(Stage.LIST)
+        # Out of reach is not unreadable: as a matter of fetching it, it is tried again.
+        return refusal.issue(Stage.FETCH if refusal.reason in OUT_OF_REACH else Stage.LIST)
     message = f"its {summary.members} members are objects of their own"
     if summary.duplicates:
         message += f"; {summary.duplicates} entries are hidden behind later ones of the same name and are not read"

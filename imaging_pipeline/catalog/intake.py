@@ -74,6 +74,8 @@ def listen(
             heard.notices + len(notices),
             heard.not_understood + len(notices) - len(understood),
         )
+        if not understood:
+            break  # a queue that shows messages again at once would give these for ever
     return heard
 
 

@@ -15,12 +15,12 @@ nightly_if_new = (
 ).with_label("nightly_if_new")
 """At 03:00 UTC, if a batch came since the last time. ``on_cron`` would wait until every batch was written again."""
 
+_OF_EACH_BATCH = dg.AssetSelection.assets(asset_key("gold", "image_tensor"), asset_key("deid", "study_state"))
+
 when_labels_changed = (
-    AC.any_deps_updated().ignore(dg.AssetSelection.assets(asset_key("gold", "image_tensor"))).since(_handled)
-    & ~AC.any_deps_in_progress()
-    & ~AC.in_progress()
+    AC.any_deps_updated().ignore(_OF_EACH_BATCH).since(_handled) & ~AC.any_deps_in_progress() & ~AC.in_progress()
 ).with_label("when_labels_changed")
-"""After the nightly labels, not after each batch; a batch that is held does not hold the dataset."""
+"""After the nightly labels, not after each batch or study; a batch that is held does not hold the dataset."""
 
 when_dataset_changed = (
     AC.any_deps_updated().since(_handled)

@@ -13,6 +13,7 @@ SENSOR_INTERVAL_SECONDS = 60
 
 
 @dg.sensor(
+    name="study_completeness",  # no name of a source's sensor
     job=settle_studies,
     minimum_interval_seconds=SENSOR_INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,

@@ -17,7 +17,7 @@ from imaging_pipeline.defs.jobs import ingest_batch
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
-from imaging_pipeline.errors import ImagingError
+from imaging_pipeline.errors import ImagingError, TransientError
 from imaging_pipeline.objects.source import Source
 from imaging_pipeline.sources import SourceConfig, one_time_source
 
@@ -91,9 +91,9 @@ def in_words(found: Scan, config: SourceConfig) -> str:
     """What a listing found, for the tick and the run log."""
     said = [f"{found.listed} objects listed" if found.new or found.gone else f"nothing new in {found.listed} objects"]
     if found.new:
-        said.append(f"{found.new} are new or changed")
+        said.append(f"{found.new} are new or changed, members of archives counted")
     if found.gone:
-        said.append(f"{found.gone} are gone")
+        said.append(f"{found.gone} are gone, and taken back when their batches run again")
     if found.held:
         said.append(
             f"{found.held} have vanished, too many to believe: look whether the source is whole, then say so with "
@@ -118,7 +118,7 @@ def announce(pending: Sequence[Announcement]) -> dg.SensorResult:
 def run_request(announcement: Announcement) -> dg.RunRequest:
     """The run of a batch. The run key makes announcing it twice harmless."""
     batch = announcement.batch
-    tags = {"imaging/objects": str(batch.objects), "imaging/revision": str(batch.revision)}
+    tags = {"imaging/objects": str(batch.objects), "imaging/revision": str(announcement.revision)}
     return dg.RunRequest(run_key=announcement.run_key, partition_key=batch.batch_id, tags=tags)
 
 
@@ -156,7 +156,7 @@ def register_location(
     """Take in a location that is not watched."""
     source = workspace.source(one_time_source(config.location, config.source or workspace.settings.source_name))
     with workspace.ledger() as ledger:
-        found = ledger.scan(source, workspace.reader(), now=datetime.now(UTC))
+        found = _list_in_full(ledger, source, workspace)
     context.log.info(f"{in_words(found, source.config)}; a sensor cuts them into batches and requests their runs")
 
 
@@ -177,7 +177,7 @@ def compare_with_catalog(
     context: dg.OpExecutionContext, config: Reconcile, workspace: dg.ResourceParam[Workspace]
 ) -> None:
     """What events and ticks have missed is found, and what the catalog lacks is announced again."""
-    for line in reconcile(workspace, config.believe_deletions):
+    for line in reconcile(workspace, context.instance, config.believe_deletions):
         context.log.info(line)
 
 
@@ -199,36 +199,46 @@ def reconcile_nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"reconcile/{context.scheduled_execution_time:%Y-%m-%d}")
 
 
-def reconcile(workspace: Workspace, believe_deletions: Sequence[str] = ()) -> list[str]:
+def reconcile(workspace: Workspace, instance: dg.DagsterInstance, believe_deletions: Sequence[str] = ()) -> list[str]:
     """List every source in full, then have batches run again whose objects the catalog lacks; says what was found.
 
+    Those that have not run yet, or are due anyway, are left to their own runs.
+
     Raises:
-        ImagingError: a source cannot be listed; the others were.
+        TransientError: a source cannot be listed; the others were, and the message says all that was found.
     """
     said: list[str] = []
-    failed: list[ImagingError] = []
+    failed: list[str] = []
     with workspace.ledger() as ledger:
         for config in workspace.settings.sources:
             try:
-                found = _list_in_full(ledger, workspace.source(config), workspace, config.name in believe_deletions)
+                is_believed = config.name in believe_deletions
+                found = _list_in_full(ledger, workspace.source(config), workspace, is_believed=is_believed)
                 said.append(f"{config.name}: {in_words(found, config)}")
             except ImagingError as error:
-                failed.append(error)
+                failed.append(f"{config.name}: {error}")
         with workspace.identified() as lake:
-            forgotten = intake.forgotten_batches(ledger, lake)
+            lacking = intake.forgotten_batches(ledger, lake)
+        forgotten = [name for name in lacking if _is_thought_done(instance, ledger.batch(name), workspace)]
         ledger.announce_again(forgotten)
-        objects = sum(forgotten.values())
-        said.append(f"catalog: {objects} objects of {len(forgotten)} batches are not in it yet; these run again")
+        waiting = f"{len(lacking) - len(forgotten)} batches wait for their runs"
+        said.append(f"catalog: it has lost objects of {len(forgotten)} batches, which run again; {waiting}")
     if failed:
-        raise failed[0]
+        raise TransientError("\n".join([*said, *failed]))
     return said
 
 
-def _list_in_full(ledger: Ledger, source: Source, workspace: Workspace, believe: bool) -> Scan:  # noqa: FBT001
-    """A pass that is under way is ended first: its vanished objects may be from before."""
-    now = datetime.now(UTC)
+def _is_thought_done(instance: dg.DagsterInstance, batch: Batch, workspace: Workspace) -> bool:
+    """Dagster has no reason to run it: it did, and none of its runs is under way."""
+    runs = _runs(instance, batch.batch_id)
+    is_running = bool(runs) and not runs[0].is_finished
+    return not is_running and not needs_run(instance, batch, workspace.chain_version())
+
+
+def _list_in_full(ledger: Ledger, source: Source, workspace: Workspace, *, is_believed: bool = False) -> Scan:
+    """From the start: a pass that is under way has not seen what came before the point it has reached."""
     ledger.restart_listing(source)
-    return ledger.scan(source, workspace.reader(), now=now, believe_deletions=believe)
+    return ledger.scan(source, workspace.reader(), now=datetime.now(UTC), believe_deletions=is_believed)
 
 
 @dg.schedule(
@@ -279,9 +289,16 @@ def needs_run(instance: dg.DagsterInstance, batch: Batch, version: str) -> bool:
     if done is None or done.value != version:
         return True
     catalog = _last_made(instance, asset_key("bronze", "object_catalog"), batch.batch_id)
-    if catalog is None or catalog.metadata[reporting.LEDGER_REVISION].value != batch.revision:
+    if _value(catalog, reporting.LEDGER_REVISION) != batch.revision:
         return True
-    return bool(catalog.metadata[reporting.UNREAD_OBJECTS].value) and len(runs) < ATTEMPTS_PER_BATCH
+    released = _last_made(instance, asset_key("deid", "deid_verification"), batch.batch_id)
+    is_lacking = _value(catalog, reporting.UNREAD_OBJECTS) or _value(released, reporting.UNREAD_OBJECTS)
+    return bool(is_lacking) and len(runs) < ATTEMPTS_PER_BATCH
+
+
+def _value(made: dg.AssetMaterialization | None, name: str) -> object:
+    found = made.metadata.get(name) if made else None
+    return found.value if found else None
 
 
 def _last_made(instance: dg.DagsterInstance, key: dg.AssetKey, batch_id: str) -> dg.AssetMaterialization | None:

@@ -40,6 +40,7 @@ class BatchRun:
     batch: Batch
     succeeded: bool
     run_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,14 @@ class Runner:
         self._workspace = workspace
         self._instance = instance
 
-    def look(self, config: SourceConfig) -> str:
-        """List a source in full; says what was found, in words."""
+    def look(self, config: SourceConfig) -> tuple[int, str]:
+        """List a source in full: how many objects it holds, and what was found, in words."""
         workspace = self._workspace
         with workspace.ledger() as ledger:
-            found = ledger.scan(workspace.source(config), workspace.reader(), now=datetime.now(UTC))
-        return intake.in_words(found, config)
+            source = workspace.source(config)
+            ledger.restart_listing(source)
+            found = ledger.scan(source, workspace.reader(), now=datetime.now(UTC))
+        return found.listed, intake.in_words(found, config)
 
     def due_batches(self, config: SourceConfig) -> list[Batch]:
         """Batches cut from what was found in a source, behind those of earlier loads that were never finished."""
@@ -95,7 +98,7 @@ class Runner:
         """One batch from objects to tensors."""
         self._instance.add_dynamic_partitions(str(arrival_batches.name), [batch.batch_id])
         result = self._run("ingest_batch", batch.batch_id)
-        return BatchRun(batch, result.success, result.run_id)
+        return BatchRun(batch, result.success, result.run_id, "" if result.success else _reason(result))
 
     def train(self) -> TrainingRun:
         """Labels, dataset and model; an unchanged dataset is not trained on again."""

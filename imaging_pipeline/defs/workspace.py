@@ -32,7 +32,7 @@ from imaging_pipeline.objects.source import Source
 from imaging_pipeline.pneumonia.config import TrainingConfig
 from imaging_pipeline.pneumonia.tracking import ModelTracker
 from imaging_pipeline.settings import LakeLocation, Settings
-from imaging_pipeline.sources import SourceConfig
+from imaging_pipeline.sources import Deletions, SourceConfig
 from imaging_pipeline.tensors.recipe import Recipe, load_recipe
 
 Progress = Callable[[int, int], None]
@@ -79,6 +79,11 @@ class Workspace:
     def source(self, config: SourceConfig) -> Source:
         """A source; nothing is made here, so that a mount that is gone is noticed."""
         return open_source(config, self.access(config))
+
+    def deletions_of(self, source_name: str) -> Deletions:
+        """What a vanished object of a source means; one-time loads take nothing back."""
+        configured = (config.deletions for config in self.settings.sources if config.name == source_name)
+        return next(configured, Deletions.IGNORE)
 
     def queue(self, config: SourceConfig) -> EventQueue | None:
         """The queue of a bucket's notifications, when it has one."""

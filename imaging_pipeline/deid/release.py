@@ -1,15 +1,16 @@
 """A batch of identified instances → de-identified files and rows in the research lake.
 
-Each current instance of the batch is either released or held with an issue; nothing in between. Of one that was
-deleted, or whose contents are in conflict, nothing stays. The rows come from the headers of the files written, so
-tables and files cannot differ. Reads the identified lake, writes the research lake, the vault and the files.
+Each instance that is due is either released or held with an issue; nothing in between. Of one that was deleted, or
+whose contents are in conflict, nothing stays. The rows come from the headers of the files written, so tables and files
+cannot differ. Reads the identified lake, writes the research lake, the vault and the files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,20 +18,19 @@ from pathlib import Path
 import pyarrow as pa
 
 from imaging_pipeline.catalog.bronze import stage_filter
-from imaging_pipeline.catalog.inspection import issue_row
+from imaging_pipeline.catalog.inspection import OUT_OF_REACH, issue_row
 from imaging_pipeline.deid.engine import Deidentified, Deidentifier
 from imaging_pipeline.deid.leakage import count_leaks
 from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
-from imaging_pipeline.deid.targets import Target, heirs_of, targets_of, uids_without_version
+from imaging_pipeline.deid.rows import write_rows
+from imaging_pipeline.deid.targets import Plan, Target, plan_of
 from imaging_pipeline.deid.vault import CrosswalkEntry, Vault
 from imaging_pipeline.dicom.header import read_header
 from imaging_pipeline.errors import ImagingError, Issue, PoisonInput, Reason, Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.metadata.changes import recorded_changes
 from imaging_pipeline.metadata.entities import StoredObject
-from imaging_pipeline.metadata.merging import note_touched, write_entities
 from imaging_pipeline.metadata.silver import entity_rows
 from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
 from imaging_pipeline.objects.model import key_of
@@ -38,10 +38,36 @@ from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.writing import write_atomically
 from imaging_pipeline.workers import map_chunks
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 """Raise it when the same object, profile and key would give another file."""
 
 OBJECTS_PER_CHUNK = 16
+
+
+@dataclass(slots=True)
+class Releases:
+    """What releasing some objects gave, by research key.
+
+    Attributes:
+        stored: the files made; they wait in the staging folder.
+        verified: their proofs.
+        crosswalk: pseudonyms and what they stand for.
+        held: issues of those refused, or that could not be read.
+        unreached: those of them whose bytes could not be fetched now and may be later.
+    """
+
+    stored: dict[str, StoredObject] = field(default_factory=dict)
+    verified: dict[str, dict[str, object]] = field(default_factory=dict)
+    crosswalk: list[CrosswalkEntry] = field(default_factory=list)
+    held: dict[str, dict[str, object]] = field(default_factory=dict)
+    unreached: set[str] = field(default_factory=set)
+
+    def add(self, other: Releases) -> None:
+        """Take in another result, but for its crosswalk, which the vault has."""
+        self.stored |= other.stored
+        self.verified |= other.verified
+        self.held |= other.held
+        self.unreached |= other.unreached
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,36 +88,44 @@ class Releaser:
     folder: Path
     batch_id: str
 
+    @property
+    def staging(self) -> Path:
+        """Where files of this batch wait until their rows are written."""
+        return self.folder / ".staging" / self.batch_id
+
     def release(self, targets: Sequence[Target]) -> Releases:
-        """De-identify some objects; a refused one becomes an issue."""
+        """De-identify some objects into the staging folder; a refused one becomes an issue."""
         engine = Deidentifier(self.profile, self.keys)
         result = Releases()
         for target in targets:
             try:
-                result.stored.append(self._release_one(engine, target, result))
+                self._release_one(engine, target, result)
             except PoisonInput as refusal:
-                result.held.append(issue_row(target.arrival_batch, target.version.key, refusal.issue(Stage.DEID)))
+                issue = issue_row(target.arrival_batch, target.version.key, refusal.issue(Stage.DEID))
+                result.held[target.research_key] = issue
+                if refusal.reason in OUT_OF_REACH:
+                    result.unreached.add(target.research_key)
         return result
-
-    def research_key(self, target: Target) -> str:
-        """Key the instance has, or would have, on the research side."""
-        return key_of(self.keys.uid(target.sop_instance_uid))
 
     def crashed(self, target: Target) -> Releases:
         """The result for an object whose de-identification killed its process."""
         issue = Issue(Reason.WORKER_CRASHED, Stage.DEID, message="de-identifying it killed the process")
-        return Releases(held=[issue_row(target.arrival_batch, target.version.key, issue)])
+        return Releases(held={target.research_key: issue_row(target.arrival_batch, target.version.key, issue)})
 
-    def _release_one(self, engine: Deidentifier, target: Target, result: Releases) -> StoredObject:
+    def staged(self, stored: StoredObject) -> Path:
+        """Where a file waits."""
+        return self.staging / uri_to_path(stored.storage_uri).name
+
+    def _release_one(self, engine: Deidentifier, target: Target, result: Releases) -> None:
         content = self.reader.read_content(target.version, keep=target.version.size)
         if content.sha256 != target.sha256:
             raise PoisonInput(Reason.CHANGED_WHILE_READ, "its bytes are not those that were catalogued")
         released = engine.deidentify(content.prefix, patient_domain=target.version.source)
         stored = self._stored(released)
-        write_atomically(uri_to_path(stored.storage_uri), released.data)
+        write_atomically(self.staged(stored), released.data)
         result.crosswalk.extend(_crosswalk(released))
-        result.verified.append(self._verification(released, stored))
-        return stored
+        result.verified[target.research_key] = self._verification(target, stored, released)
+        result.stored[target.research_key] = stored
 
     def _stored(self, released: Deidentified) -> StoredObject:
         header = read_header(released.data)
@@ -115,12 +149,14 @@ class Releaser:
             role="DEIDENTIFIED",
         )
 
-    def _verification(self, released: Deidentified, stored: StoredObject) -> dict[str, object]:
+    def _verification(self, target: Target, stored: StoredObject, released: Deidentified) -> dict[str, object]:
         return {
-            "instance_key": key_of(released.sop_instance_uid),
+            "instance_key": target.research_key,
             "profile_id": self.profile.profile_id,
             "profile_version": self.profile.version,
             "profile_digest": self.profile.digest,
+            "engine_version": CODE_VERSION,
+            "source_token": target.source_token,
             "actions": json.dumps(dict(released.actions), sort_keys=True),
             "residual_hits": 0,
             "content_sha256": stored.sha256,
@@ -129,31 +165,23 @@ class Releaser:
         }
 
 
-@dataclass(slots=True)
-class Releases:
-    """What releasing some objects gave."""
-
-    stored: list[StoredObject] = field(default_factory=list)
-    verified: list[dict[str, object]] = field(default_factory=list)
-    crosswalk: list[CrosswalkEntry] = field(default_factory=list)
-    held: list[dict[str, object]] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class ReleaseCounts:
     """What became of the instances that a batch had to release.
 
     Attributes:
         instances: to be released or held; a deleted one is neither.
-        released: with a file and its proof.
+        released: with a file and its proof; also those that could not be read now and keep what stands released.
         held: each with an issue.
-        held_keys: research keys of those held and of those deleted: nothing of them may stay on the research side.
+        held_keys: research keys of those held and of those deleted: nothing of them stays on the research side.
+        unreached: originals whose bytes could not be fetched, whether held or not; a later run may fare better.
     """
 
     instances: int
     released: int
     held: int
     held_keys: frozenset[str] = frozenset()
+    unreached: int = 0
 
     @property
     def is_closed(self) -> bool:
@@ -162,7 +190,7 @@ class ReleaseCounts:
 
 
 class ReleaseRefused(ImagingError):
-    """Rows about to go to research hold an identifier: the batch is held whole and nothing of it is written."""
+    """Rows about to go to research hold an identifier: the batch is held whole and nothing new of it is written."""
 
     def __init__(self, leaks: Mapping[str, int]) -> None:
         super().__init__(f"identifiers in {', '.join(sorted(leaks))}: the batch is held, nothing was written")
@@ -178,53 +206,87 @@ def release_batch(
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReleaseCounts:
-    """Release the current instances of a batch; run again, it leaves the same files and rows.
+    """Release what is current of a batch and take back what is not; run again, it leaves the same files and rows.
 
-    The files are written first, the crosswalk next, the rows last: a row names a file that is there and that the key
-    holder can trace. What is withdrawn goes the other way round, so that no file is left without a row. Instances are
-    taken in the order of their research keys: neither rows nor file times keep an order of the source. Where an object
-    of the batch has vanished and another batch has the same instance, which nothing else would release, that one is
-    released in its place.
+    What was deleted or is in conflict is taken back first, on its own: no later refusal can keep it released. Then the
+    files are made, the crosswalk is written, and the rows last, as the two lakes are at that moment: another batch may
+    have changed them meanwhile. Where another batch's object has taken the place of one of this batch, it is released
+    in its place. An original that cannot be read now keeps what was released of the same content in the same way;
+    anything else of it is held. Instances are taken in the order of their research keys: neither rows nor file times
+    keep an order of the source.
 
     Raises:
         ReleaseRefused: the rows hold an identifier.
-        TransientError: a lake is locked, or a released file that is needed is gone.
+        TransientError: a lake is locked, a released file that is needed is gone, or most originals cannot be read.
+            After this and the former nothing is released any more that is no longer current.
     """
-    batch_id = releaser.batch_id
-    found = targets_of(identified, batch_id) + heirs_of(identified, research, releaser.keys, batch_id)
-    targets = sorted((target for target in found if not target.is_in_conflict), key=releaser.research_key)
-    total = Releases(held=[_conflict(target) for target in found if target.is_in_conflict])
+    look = partial(plan_of, identified, research, releaser.keys, releaser.batch_id)
+    _withdraw(research, releaser, look, also_superseded=False)
+    try:
+        plan = look()
+        tried = dict(sorted(plan.due.items()))
+        made = _make(list(tried.values()), vault, releaser, workers, progress)
+        tables = _tables(identified, releaser.batch_id, made)
+        settled = _write(research, releaser, look, tried, made, tables)
+    except ImagingError:
+        _withdraw(research, releaser, look, also_superseded=True)
+        raise
+    finally:
+        _empty(releaser.staging)
+    conflicts = [_conflict(target) for target in plan.conflicts]
+    objects = [target.version.key for target in (*tried.values(), *plan.conflicts)]
+    _write_issues(identified, releaser.batch_id, conflicts + [made.held[key] for key in sorted(settled.held)], objects)
+    return ReleaseCounts(
+        instances=len(tried) + len(conflicts) - len(settled.outdated),
+        released=len(settled.written | settled.kept),
+        held=len(settled.held) + len(conflicts),
+        held_keys=(plan.keys - plan.current.keys()) | settled.held,
+        unreached=len(made.unreached),
+    )
+
+
+def release_counts(identified: Lake, research: Lake, keys: ProjectKeys, batch_id: str) -> ReleaseCounts:
+    """The counts of a batch as the two lakes hold them; what was made of another content counts as not released."""
+    plan = plan_of(identified, research, keys, batch_id)
+    own = {key: target for key, target in plan.current.items() if target.arrival_batch == batch_id}
+    conflicts = [target for target in plan.conflicts if target.arrival_batch == batch_id]
+    ((held,),) = identified.rows(
+        """SELECT count(DISTINCT object_key) FROM bronze.ingest_issue
+        WHERE stage = 'DEID' AND object_key IN (SELECT unnest(?))""",
+        [[target.version.key for target in (*own.values(), *conflicts)]],
+    )
+    return ReleaseCounts(len(own) + len(conflicts), sum(map(plan.is_released, own)), int(str(held)))
+
+
+def _make(
+    targets: Sequence[Target],
+    vault: Vault,
+    releaser: Releaser,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> Releases:
+    total = Releases()
     for part in map_chunks(
         releaser.release, targets, workers=workers, chunk_size=OBJECTS_PER_CHUNK, on_crash=releaser.crashed
     ):
         vault.record(part.crosswalk)
-        total.stored += part.stored
-        total.verified += part.verified
-        total.held += part.held
+        total.add(part)
         if progress:
             progress(len(part.stored) + len(part.held), len(targets))
-    keys = {releaser.research_key(target) for target in targets}
-    keys |= {key_of(releaser.keys.uid(uid)) for uid in uids_without_version(identified, batch_id)}
-    _write(identified, research, releaser, total, keys)
-    _write_issues(identified, batch_id, total.held, [target.version.key for target in found])
-    held = frozenset(keys - {str(row["instance_key"]) for row in total.verified})
-    return ReleaseCounts(len(found), len(total.stored), len(total.held), held)
+    if len(total.unreached) * 2 > len(targets):
+        raise TransientError(
+            f"{len(total.unreached)} of {len(targets)} originals cannot be read: is the source reachable?"
+        )
+    return total
 
 
-def release_counts(identified: Lake, research: Lake, keys: ProjectKeys, batch_id: str) -> ReleaseCounts:
-    """The counts of a batch as the two lakes hold them, each instance followed by its key."""
-    targets = [target for target in targets_of(identified, batch_id) if target.arrival_batch == batch_id]
-    instances = {target.version.key: key_of(keys.uid(target.sop_instance_uid)) for target in targets}
-    ((released,),) = research.rows(
-        "SELECT count(*) FROM deid.deid_verification WHERE instance_key IN (SELECT unnest(?))",
-        [list(instances.values())],
-    )
-    ((held,),) = identified.rows(
-        """SELECT count(DISTINCT object_key) FROM bronze.ingest_issue
-        WHERE stage = 'DEID' AND object_key IN (SELECT unnest(?))""",
-        [list(instances)],
-    )
-    return ReleaseCounts(len(instances), int(str(released)), int(str(held)))
+def _tables(identified: Lake, batch_id: str, made: Releases) -> Mapping[str, pa.Table]:
+    rows = entity_rows(batch_id, made.stored.values())
+    if rows.refused:
+        raise AssertionError(f"{rows.refused} de-identified headers have no legal UIDs: the engine is broken")
+    if leaks := count_leaks(identified, rows.tables, batch_id):
+        raise ReleaseRefused(leaks)
+    return rows.tables
 
 
 def _conflict(target: Target) -> dict[str, object]:
@@ -235,84 +297,80 @@ def _conflict(target: Target) -> dict[str, object]:
     return issue_row(target.arrival_batch, target.version.key, issue)
 
 
-def _write(identified: Lake, research: Lake, releaser: Releaser, total: Releases, instance_keys: set[str]) -> None:
-    batch_id = releaser.batch_id
-    rows = entity_rows(batch_id, total.stored)
-    if rows.refused:
-        raise AssertionError(f"{rows.refused} de-identified headers have no legal UIDs: the engine is broken")
-    before = _released_files(research, batch_id, instance_keys)
-    now = {stored.storage_uri for stored in total.stored}
-    if leaks := count_leaks(identified, rows.tables, batch_id):
-        _remove(now - before.keys())
-        raise ReleaseRefused(leaks)
-    released_keys = set(rows.tables["dicom_instance"]["instance_key"].to_pylist())
-    # What is taken back goes first, then its row: a kill in here is mended by running again.
-    _remove({uri for uri, key in before.items() if key not in released_keys})
-    _write_rows(research, releaser, rows.tables, total.verified, instance_keys - released_keys)
-    _remove((before.keys() | now) - _released_files(research, batch_id, instance_keys).keys())  # replaced ones
+Look = Callable[[], Plan]
+"""Looks at the two lakes as they are now."""
 
 
-def _write_rows(
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What becomes of the instances a run has tried, by research key.
+
+    Attributes:
+        written: released by this run.
+        kept: not read now; what was released of them before stays.
+        held: nothing of them may be released.
+        outdated: another content has become current meanwhile, or another run has released the same.
+    """
+
+    written: frozenset[str]
+    kept: frozenset[str]
+    held: frozenset[str]
+    outdated: frozenset[str]
+
+
+def _settle(plan: Plan, tried: Mapping[str, Target], made: Releases, profile_digest: str) -> _Settled:
+    due = plan.due
+    valid = {key for key, target in tried.items() if key in due and due[key].source_token == target.source_token}
+    kept = {key for key in valid & made.unreached if plan.is_up_to_date(key, profile_digest, CODE_VERSION)}
+    written = valid & made.stored.keys()
+    return _Settled(
+        frozenset(written), frozenset(kept), frozenset(valid - written - kept), frozenset(tried.keys() - valid)
+    )
+
+
+def _write(
     research: Lake,
     releaser: Releaser,
+    look: Look,
+    tried: Mapping[str, Target],
+    made: Releases,
     tables: Mapping[str, pa.Table],
-    verified: list[dict[str, object]],
-    withdrawn: set[str],
-) -> None:
-    """Write what is released and take back what is not, whichever batch released an earlier version."""
-    batch_id, locations = releaser.batch_id, tables["dicom_file_location"]
+) -> _Settled:
+    """Write what is still current and take back what is not, whichever batch released an earlier version.
+
+    A kill in here is mended by running again: what is taken back loses its file before its row, and what is released
+    has its file before its row.
+    """
+    batch_id = releaser.batch_id
     with research.transaction():
-        touched = pa.chunked_array([*locations["uid_key"].chunks, pa.array(sorted(withdrawn), pa.string())])
-        note_touched(research, "deid", batch_id, touched)
-        with recorded_changes(research, "deid", batch_id):
-            for table in ("dicom_file_location", "deid_verification"):
-                research.connection.execute(
-                    f"DELETE FROM deid.{table} WHERE instance_key IN (SELECT unnest(?))", [sorted(withdrawn)]
-                )
-            research.merge_batch("deid", "dicom_file_location", locations, batch_id)
-            proofs = registry.table("deid_verification").rows(verified)
-            research.merge_batch("deid", "deid_verification", proofs, batch_id)
-            research.connection.execute(_WANTED)
-            write_entities(research, "deid", batch_id, tables, partial(_read_again, research, releaser.keys.project))
+        plan = look()
+        settled = _settle(plan, tried, made, releaser.profile.digest)
+        if settled.written != made.stored.keys():
+            tables = entity_rows(batch_id, [made.stored[key] for key in sorted(settled.written)]).tables
+        withdrawn = plan.withdrawn | (settled.held & plan.released.keys())
+        _remove(plan, withdrawn)
+        for key in settled.written:
+            _publish(releaser.staged(made.stored[key]), uri_to_path(made.stored[key].storage_uri))
+        proofs = [made.verified[key] for key in sorted(settled.written)]
+        write_rows(research, releaser.keys.project, batch_id, tables, proofs, withdrawn, rewritten=batch_id)
+        replaced = settled.written & plan.released.keys()
+        _remove(plan, {key for key in replaced if plan.released[key].storage_uri != made.stored[key].storage_uri})
+    return settled
 
 
-_WANTED = """
-CREATE OR REPLACE TEMP TABLE wanted AS
-SELECT instance_key, object_key, row_version, arrival_batch, 1 AS version_no, 'CURRENT' AS version_state
-FROM deid.dicom_file_location WHERE uid_key IN (SELECT uid_key FROM temp.touched_uids)
-"""
+def _withdraw(research: Lake, releaser: Releaser, look: Look, *, also_superseded: bool) -> None:
+    """Take back what has no current version, or was made from another content than the current one."""
 
+    def keys_of(plan: Plan) -> frozenset[str]:
+        return plan.withdrawn | plan.superseded if also_superseded else plan.withdrawn
 
-def _read_again(research: Lake, project: str, object_keys: Sequence[str]) -> Mapping[str, pa.Table]:
-    """Candidate rows of instances released before, from the headers of their files."""
-    rows = research.rows(
-        """SELECT object_key, storage_uri, checksum_sha256, arrival_batch, row_version FROM deid.dicom_file_location
-        WHERE object_key IN (SELECT unnest(?)) ORDER BY object_key""",
-        [list(object_keys)],
-    )
-    return entity_rows("", [_stored_again(project, *map(str, row)) for row in rows]).tables
-
-
-def _stored_again(project: str, key: str, uri: str, sha256: str, batch_id: str, row_version: str) -> StoredObject:
-    try:
-        data = uri_to_path(uri).read_bytes()
-    except OSError:
-        raise TransientError(f"a released file is gone: run batch {batch_id} again, then this one") from None
-    header = read_header(data)
-    return StoredObject(
-        object_key=key,
-        storage_uri=uri,
-        source_name=project,
-        sha256=sha256,
-        size=len(data),
-        pixel_data_offset=header.pixel_offset,
-        header_json=header.json,
-        has_pixel=header.has_pixel,
-        transfer_syntax_uid=header.transfer_syntax_uid,
-        arrival_batch=batch_id,
-        row_version=row_version,
-        role="DEIDENTIFIED",
-    )
+    if not keys_of(look()):
+        return
+    with research.transaction():
+        plan = look()
+        _remove(plan, keys_of(plan))
+        tables = entity_rows(releaser.batch_id, []).tables
+        write_rows(research, releaser.keys.project, releaser.batch_id, tables, [], keys_of(plan), rewritten="")
 
 
 def _write_issues(identified: Lake, batch_id: str, held: list[dict[str, object]], object_keys: list[str]) -> None:
@@ -323,19 +381,23 @@ def _write_issues(identified: Lake, batch_id: str, held: list[dict[str, object]]
         identified.replace_all("bronze", "ingest_issue", issues, where=where, parameters=[batch_id, object_keys])
 
 
-def _remove(uris: set[str]) -> None:
-    for uri in uris:
-        uri_to_path(uri).unlink(missing_ok=True)
+def _publish(staged: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged.replace(path)
+    except FileNotFoundError:
+        raise TransientError("a file just made is gone: another run of this batch is under way, run it again") from None
 
 
-def _released_files(research: Lake, batch_id: str, instance_keys: set[str]) -> dict[str, str]:
-    """Files of the batch, and of its instances in whatever batch they came before: URI to instance key."""
-    rows = research.rows(
-        """SELECT storage_uri, instance_key FROM deid.dicom_file_location
-        WHERE arrival_batch = ? OR instance_key IN (SELECT unnest(?))""",
-        [batch_id, sorted(instance_keys)],
-    )
-    return {str(uri): str(key) for uri, key in rows}
+def _remove(plan: Plan, instance_keys: Collection[str]) -> None:
+    for key in instance_keys:
+        uri_to_path(plan.released[key].storage_uri).unlink(missing_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what this run, and any that was killed, has left unreleased."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _crosswalk(released: Deidentified) -> list[CrosswalkEntry]:

@@ -154,7 +154,7 @@ WITH content AS (
     JOIN silver.dicom_series AS series ON series.series_key = instance.series_key
     JOIN silver.dicom_file_location AS location ON location.instance_key = instance.instance_key
     JOIN bronze.object_catalog AS catalog ON catalog.object_key = location.object_key
-    WHERE version_state <> 'DELETED' AND role <> 'DELETED' AND checksum_sha256 = content_sha256
+    WHERE version_state <> 'DELETED' AND checksum_sha256 = content_sha256
     GROUP BY ALL
 )
 SELECT study.study_key, study.study_instance_uid,
@@ -168,7 +168,8 @@ LEFT JOIN content ON content.study_key = study.study_key
 LEFT JOIN silver.study_state AS known ON known.study_key = study.study_key
 GROUP BY ALL
 """
-"""What is there of each study. An image is as old as the first object with its content: a copy is no late image."""
+"""What is there of each study. An image is as old as the first object with its content, a vanished
+one too: neither a copy nor a moved file is a late image."""
 
 _SETTLED = """
 CREATE OR REPLACE TEMP TABLE study_after AS

@@ -170,7 +170,7 @@ def _complete_image(rows: Rows, elements: Elements, stored: StoredObject, instan
         pixel["has_modality_lut"] = "00283000" in elements
         pixel["has_voi_lut"] = "00283010" in elements
         pixel["has_icc_profile"] = "00282000" in elements
-        pixel["has_overlay"] = any(tag.startswith("60") and tag.endswith("3000") for tag in elements)
+        pixel["has_overlay"] = any(tag[:2] == "60" and tag[4:] == "3000" for tag in elements)
         pixel["is_encapsulated"] = _is_encapsulated(stored.transfer_syntax_uid)
         pixel["frame_bytes"] = _frame_bytes(pixel)
     if (xray := rows.get("dicom_xray_acquisition")) is not None:

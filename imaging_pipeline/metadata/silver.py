@@ -36,7 +36,7 @@ ENTITY_TABLES = (
 )
 """Tables projected from headers."""
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 """Raise it when the same headers would give other rows."""
 
 
@@ -105,14 +105,16 @@ def load_silver(lake: Lake, batch_id: str, policy: VersionPolicy = VersionPolicy
 def stored_headers(lake: Lake, batch_id: str) -> Iterable[StoredObject]:
     """The headers of a batch as bronze keeps them, those of vanished objects too.
 
-    A ``row_version`` starts with 1 for an object that is there and 0 for a vanished one, which so loses against any
-    that is there, whichever came first.
+    A ``row_version`` starts with 2 for a whole object, 1 for a truncated one, and 0 for a vanished one: a copy that was
+    cut off never takes the place of a whole one, nor a vanished one that of any, whichever came first.
     """
     return _stored(
         lake,
         """SELECT object_key, storage_uri, source_name, sha256, length AS size, pixel_data_offset,
             header_json::VARCHAR AS header_json, has_pixel, transfer_syntax_uid, arrival_batch,
-            concat_ws('/', CASE WHEN deleted_at IS NULL THEN '1' ELSE '0' END, arrival_batch,
+            concat_ws('/', CASE WHEN deleted_at IS NOT NULL THEN '0' WHEN object_key IN (
+                    SELECT object_key FROM bronze.ingest_issue WHERE issue_code = 'truncated' AND stage = 'PARSE'
+                ) THEN '1' ELSE '2' END, arrival_batch,
                 strftime(modification_time, '%Y%m%dT%H%M%S.%f'), object_key) AS row_version
         FROM bronze.dicom_header JOIN bronze.object_catalog USING (object_key, arrival_batch)
         WHERE arrival_batch = ? ORDER BY object_key""",

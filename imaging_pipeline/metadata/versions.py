@@ -80,7 +80,8 @@ CREATE OR REPLACE TEMP TABLE versions AS
 WITH location AS (
     SELECT object_key, uid_key, patient_key, checksum_sha256, arrival_batch, row_version,
         {instance_key} AS instance_key,
-        row_version[1] = '1' AS is_live,
+        row_version[1] AS worth,
+        row_version[1] <> '0' AS is_live,
         row_version[3:] AS arrival,
         min(row_version[3:]) OVER (PARTITION BY uid_key, checksum_sha256) AS first_seen
     FROM silver.dicom_file_location WHERE uid_key IN (SELECT uid_key FROM temp.touched_uids)
@@ -89,11 +90,11 @@ WITH location AS (
         dense_rank() OVER (PARTITION BY uid_key ORDER BY first_seen)::INTEGER AS version_no,
         row_number() OVER chosen_first = 1 AS is_chosen,
         first_value(checksum_sha256) OVER chosen_first AS chosen_content,
-        first_value(object_key) OVER (PARTITION BY uid_key ORDER BY is_live DESC, arrival {order}) AS main_object,
-        first_value(patient_key) OVER (PARTITION BY uid_key ORDER BY is_live DESC, arrival {order}) AS main_patient,
+        first_value(object_key) OVER (PARTITION BY uid_key ORDER BY worth DESC, arrival {order}) AS main_object,
+        first_value(patient_key) OVER (PARTITION BY uid_key ORDER BY worth DESC, arrival {order}) AS main_patient,
         count(DISTINCT CASE WHEN is_live THEN checksum_sha256 END) OVER (PARTITION BY uid_key) AS live_contents
     FROM location
-    WINDOW chosen_first AS (PARTITION BY instance_key ORDER BY is_live DESC, arrival {order})
+    WINDOW chosen_first AS (PARTITION BY instance_key ORDER BY worth DESC, arrival {order})
 )
 SELECT *,
     CASE WHEN NOT is_live THEN 'DELETED'

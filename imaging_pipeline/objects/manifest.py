@@ -183,8 +183,8 @@ def _uris(content: bytes, base: str, *, is_csv: bool, who: str) -> Iterable[str]
         numbers = ", ".join(str(number) for number in wrong[:NAMED_LINES])
         more = f" and {len(wrong) - NAMED_LINES:,} more" if len(wrong) > NAMED_LINES else ""
         raise ConfigurationError(
-            f"{who} has lines that cannot be used: {numbers}{more}. Each must be an s3://bucket/key or file:///path "
-            "URI, or a path; a relative one must stay in the manifest's folder"
+            f"{who} cannot be used because of its line {numbers}{more}. Each must be an s3://bucket/key or "
+            "file:///path URI, or a path; a relative one must stay in the manifest's folder"
             + ("; a manifest in a bucket names objects of buckets only" if base.startswith("s3://") else "")
         )
     return sorted(uris)

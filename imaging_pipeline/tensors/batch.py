@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from imaging_pipeline.catalog.inspection import issue_row
-from imaging_pipeline.errors import Issue, PoisonInput, Reason, Stage
+from imaging_pipeline.errors import Issue, PoisonInput, Reason, Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
@@ -20,6 +20,9 @@ from imaging_pipeline.tensors.shards import ShardInfo, ShardReader, TensorRow, w
 from imaging_pipeline.workers import map_chunks
 
 OBJECTS_PER_CHUNK = 16
+
+ATTEMPTS = 5
+"""How often rows that other runs change meanwhile are looked at again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,10 @@ def load_tensors(
 ) -> TensorCounts:
     """Make the tensors of a batch; run again, it leaves the same shard and rows.
 
+    An image that another run takes back, or releases anew, while its tensor is made is left out.
+
     Raises:
-        TransientError: the lake is locked.
+        TransientError: the lake is locked, or what is released keeps changing.
     """
     targets = _targets(lake, batch_id, recipe)
     counts = TensorCounts(selected=len(targets))
@@ -69,18 +74,39 @@ def load_tensors(
     shards = shard_folder(folder, recipe)
     rows = _collect(results, counts, batch_id, recipe, progress)
     shard = _write_shard(shards, batch_id, rows, recipe) if targets else None
-    if shard is not None:
-        counts.shard_bytes = shard.bytes
-        for row in counts.index:
-            row["tensor_uri"] = path_to_uri(shard.path)
-    _write(lake, batch_id, recipe, counts)
+    for _ in range(ATTEMPTS):
+        if shard is not None:
+            counts.shard_bytes = shard.bytes
+            for row in counts.index:
+                row["tensor_uri"] = path_to_uri(shard.path)
+        lost = _write(lake, batch_id, recipe, counts)
+        if not lost:
+            break
+        kept = _kept_tensors(counts, lost)
+        shard = _write_shard(shards, batch_id, kept, recipe) if kept else None
+    else:
+        raise TransientError("what is released keeps changing: run the batch again")
     for old in shards.glob(f"{batch_id}-*.arrow"):
         if shard is None or old != shard.path:
             old.unlink(missing_ok=True)
     return counts
 
 
-def _write_shard(shards: Path, batch_id: str, rows: Iterator[TensorRow], recipe: Recipe) -> ShardInfo:
+def _kept_tensors(counts: TensorCounts, lost: Set[str]) -> list[TensorRow]:
+    """Take instances out of the counts; the tensors left, from the shard written before."""
+    kept = [row for row in counts.index if row["instance_key"] not in lost]
+    counts.selected -= len(counts.index) - len(kept)
+    counts.index, counts.built, counts.shard_bytes = kept, len(kept), 0
+    if not kept:
+        return []
+    reader = ShardReader(uri_to_path(str(kept[0]["tensor_uri"])))
+    tensors = [_stored_tensor(row, reader) for row in kept]
+    for position, row in enumerate(kept):
+        row["shard_row"] = position
+    return tensors
+
+
+def _write_shard(shards: Path, batch_id: str, rows: Iterable[TensorRow], recipe: Recipe) -> ShardInfo:
     """Write a shard under a name that holds its digest: index rows of an older one never point into a newer."""
     unnamed = write_shard(shards / f".{batch_id}.{os.getpid()}", rows, recipe)
     path = shards / f"{batch_id}-{unnamed.sha256[:12]}.arrow"
@@ -89,48 +115,108 @@ def _write_shard(shards: Path, batch_id: str, rows: Iterator[TensorRow], recipe:
 
 
 def withdraw_tensors(lake: Lake, instance_keys: Set[str], recipe: Recipe) -> None:
-    """Take instances out of shards, index, predictions and labels; run again, nothing is left to do.
+    """Take what is not made from what is released now out of shards, index and predictions; run again, nothing is left.
 
-    A shard of the current recipe is written anew without them; one of an older recipe is removed whole. All rows go in
-    one transaction, after the new shards are written and before the old ones are removed: a row always names a shard
-    that is there. Members of frozen dataset versions stay: they say what a model was trained on.
+    What another batch has released since goes too: that batch makes its tensor, so that it is in one shard only. Labels
+    go with an instance that is not released at all. Members of frozen dataset versions stay: they say what a model was
+    trained on.
+
+    Args:
+        lake: the research lake.
+        instance_keys: instances that may have been withdrawn or released from other content.
+        recipe: the current recipe; tensors of all recipes are looked at.
 
     Raises:
-        TransientError: the lake is locked.
+        TransientError: the lake is locked, or tensors keep changing.
     """
     if not instance_keys:
         return
     keys = sorted(instance_keys)
-    uris = [
-        str(uri)
-        for (uri,) in lake.rows(
-            "SELECT DISTINCT tensor_uri FROM gold.image_tensor WHERE instance_key IN (SELECT unnest(?))", [keys]
-        )
-    ]
-    kept = [row for uri in uris for row in _rewrite_shard(lake, uri, instance_keys, recipe)]
-    with lake.transaction():
-        where = "tensor_uri IN (SELECT unnest(?))"
+    _take_out(lake, keys, recipe)
+    not_released = f"""SELECT instance_key FROM (SELECT unnest(?) AS instance_key)
+        WHERE instance_key NOT IN (SELECT instance_key FROM {_PROOFS})"""
+    left_over = {table: f"gold.{table} WHERE {column} IN ({not_released})" for table, column in _BY_INSTANCE}
+    if any(lake.rows(f"SELECT 1 FROM {rows} LIMIT 1", [keys]) for rows in left_over.values()):
+        with lake.transaction():
+            for rows in left_over.values():
+                lake.connection.execute(f"DELETE FROM {rows}", [keys])
+
+
+_PROOFS = "deid.deid_verification"
+
+_BY_INSTANCE = (("model_prediction", "instance_key"), ("label", "subject_key"))
+
+_NOT_AS_RELEASED = f"""
+    instance_key IN (SELECT unnest(?)) AND (instance_key, source_content_sha256, arrival_batch)
+        NOT IN (SELECT (instance_key, content_sha256, arrival_batch) FROM {_PROOFS})
+"""
+
+
+def _take_out(lake: Lake, keys: list[str], recipe: Recipe) -> None:
+    """Take the tensors of some instances that are not as released out of shards, index and predictions.
+
+    A shard of the current recipe is written anew without them; one of an older recipe is removed whole. A kill is
+    mended by running again: the rows of the tensors that stay move to the new shard first; then the old one goes; the
+    rows of what is taken out, by which it is found, go last.
+
+    Raises:
+        TransientError: the lake is locked, or tensors keep changing.
+    """
+    for _ in range(ATTEMPTS):
+        before = _rows_of_shards(lake, keys)
+        if not before:
+            return
+        uris = sorted({str(row["tensor_uri"]) for row in before})
+        kept = [row for uri in uris for row in _rewrite_shard(uri, before, recipe)]
         rows = registry.table("image_tensor").rows(kept)
-        lake.replace_all("gold", "image_tensor", rows, where=where, parameters=[uris])
-        for table, column in (("model_prediction", "instance_key"), ("label", "subject_key")):
-            lake.connection.execute(f"DELETE FROM gold.{table} WHERE {column} IN (SELECT unnest(?))", [keys])
-    for uri in uris:
-        uri_to_path(uri).unlink(missing_ok=True)
+        with lake.transaction():
+            if _rows_of_shards(lake, keys) != before:
+                continue  # another run has written them meanwhile
+            stays = f"tensor_uri IN (SELECT unnest(?)) AND NOT coalesce({_NOT_AS_RELEASED}, false)"
+            lake.replace_all("gold", "image_tensor", rows, where=stays, parameters=[uris, keys])
+        for uri in uris:
+            uri_to_path(uri).unlink(missing_ok=True)
+        dropped = {str(row["tensor_key"]) for row in before} - {str(row["tensor_key"]) for row in kept}
+        with lake.transaction():
+            lake.connection.execute("DELETE FROM gold.image_tensor WHERE tensor_uri IN (SELECT unnest(?))", [uris])
+            lake.connection.execute(
+                """DELETE FROM gold.model_prediction WHERE tensor_key IN (SELECT unnest(?))
+                AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
+                [sorted(dropped)],
+            )
+        return
+    raise TransientError("tensors keep changing: run the batch again")
 
 
-def _rewrite_shard(lake: Lake, uri: str, withdrawn: Set[str], recipe: Recipe) -> list[dict[str, object]]:
-    """Write a shard anew without some instances; its index rows, none when nothing is left of it."""
-    rows = lake.query("FROM gold.image_tensor WHERE tensor_uri = ? ORDER BY shard_row", [uri]).to_pylist()
-    kept = [row for row in rows if row["instance_key"] not in withdrawn and row["recipe_id"] == recipe.digest]
-    if kept:
-        path = uri_to_path(uri)
-        reader = ShardReader(path)
-        tensors = (_stored_tensor(row, reader) for row in kept)
-        shard = _write_shard(path.parent, str(rows[0]["arrival_batch"]), tensors, recipe)
-        for position, row in enumerate(kept):
-            row["tensor_uri"], row["shard_row"] = path_to_uri(shard.path), position
-            del row[registry.LOADED_AT]
-    return kept
+def _rows_of_shards(lake: Lake, keys: list[str]) -> list[dict[str, Any]]:
+    """Index rows of all shards in which a tensor of these instances is not as released, each with whether it is so."""
+    rows: list[dict[str, Any]] = lake.query(
+        f"""SELECT * EXCLUDE ({registry.LOADED_AT}), coalesce({_NOT_AS_RELEASED}, false) AS {_IS_OUT}
+        FROM gold.image_tensor
+        WHERE tensor_uri IN (SELECT tensor_uri FROM gold.image_tensor WHERE {_NOT_AS_RELEASED})
+        ORDER BY tensor_uri, shard_row, tensor_key""",
+        [keys, keys],
+    ).to_pylist()
+    return rows
+
+
+_IS_OUT = "is_taken_out"
+
+
+def _rewrite_shard(uri: str, rows: Sequence[dict[str, Any]], recipe: Recipe) -> list[dict[str, object]]:
+    """Write a shard anew without what is taken out; its new index rows, none when nothing is left of it."""
+    kept = [row for row in rows if row["tensor_uri"] == uri and not row[_IS_OUT] and row["recipe_id"] == recipe.digest]
+    if not kept:
+        return []
+    path = uri_to_path(uri)
+    reader = ShardReader(path)
+    tensors = (_stored_tensor(row, reader) for row in kept)
+    shard = _write_shard(path.parent, str(kept[0]["arrival_batch"]), tensors, recipe)
+    moved = {"tensor_uri": path_to_uri(shard.path)}
+    return [
+        {name: value for name, value in row.items() if name != _IS_OUT} | moved | {"shard_row": position}
+        for position, row in enumerate(kept)
+    ]
 
 
 def _stored_tensor(row: Mapping[str, Any], reader: ShardReader) -> TensorRow:
@@ -227,11 +313,19 @@ def _index_row(tensor: TensorRow, row: int, batch_id: str, recipe: Recipe) -> di
     }
 
 
-def _write(lake: Lake, batch_id: str, recipe: Recipe, counts: TensorCounts) -> None:
+def _write(lake: Lake, batch_id: str, recipe: Recipe, counts: TensorCounts) -> set[str]:
+    """Write the rows, unless instances are no longer released by the batch as their tensors say: those, then."""
     tensors = registry.table("image_tensor").rows(counts.index)
     issues = registry.table("ingest_issue").rows(counts.issues)
+    made_from = {str(row["instance_key"]): row["source_content_sha256"] for row in counts.index}
     with lake.transaction():
-        # An instance that came again in a later batch has moved there: its tensor key is replaced, not doubled.
+        proofs = lake.rows(
+            f"""SELECT instance_key, content_sha256 FROM {_PROOFS}
+            WHERE arrival_batch = ? AND instance_key IN (SELECT unnest(?))""",
+            [batch_id, list(made_from)],
+        )
+        if lost := made_from.keys() - {str(key) for key, sha256 in proofs if made_from[str(key)] == sha256}:
+            return lost
         lake.replace_all(
             "gold",
             "image_tensor",
@@ -245,6 +339,7 @@ def _write(lake: Lake, batch_id: str, recipe: Recipe, counts: TensorCounts) -> N
             [batch_id],
         )
         lake.replace_batch("gold", "ingest_issue", issues, batch_id)
+    return set()
 
 
 def _text(value: object) -> str | None:

@@ -224,7 +224,7 @@ def test_an_archive_in_an_archive_is_not_entered(tmp_path: Path) -> None:
     said = inspected(tmp_path / "in", {"x.zip": zipped([("inner.zip", inner), ("a/b/c/deep.dcm", good())])})
     assert said == {
         "x.zip": ARCHIVE,
-        "x.zip!inner.zip": ("SKIPPED", [("archive_nested", "WARNING", "LIST")]),
+        "x.zip!inner.zip": ("FAILED", [("archive_nested", "ERROR", "LIST")]),
         "x.zip!a/b/c/deep.dcm": CLEAN,
     }
 

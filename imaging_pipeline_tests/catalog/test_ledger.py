@@ -216,8 +216,25 @@ def test_a_vanished_object_is_gone_and_its_batch_is_announced_anew(ledger: Ledge
     gone = [target.uri for target in ledger.manifest(batch.batch_id) if target.deleted_at]
     assert gone == [uri(3)]
     assert ledger.batch(batch.batch_id).revision == 1
+    assert announced(ledger) == [batch.batch_id]
+    assert cut(ledger) == []
     assert announced(ledger) == [f"{batch.batch_id}/1"]  # the first announcement is overtaken
     assert scan(ledger, listed) == Scan(listed=4)
+
+
+def test_what_came_is_announced_before_what_was_taken_back(ledger: Ledger) -> None:
+    listed = source(20)
+    scan(ledger, listed)
+    (first, second) = cut(ledger)
+    moved = {f"file:///moved/{n}": "v1" for n in range(30)}
+    for number in range(3):
+        del listed.objects[uri(number)]
+    listed.objects |= moved
+    scan(ledger, listed)
+    cut(ledger, max_batches=2)
+    assert announced(ledger) == [first.batch_id, second.batch_id, "2026-01-31.00003", "2026-01-31.00004"]
+    cut(ledger)
+    assert announced(ledger)[-2:] == ["2026-01-31.00005", f"{first.batch_id}/1"]
 
 
 def test_an_object_that_is_back_is_the_same_object_again(ledger: Ledger) -> None:
@@ -267,6 +284,42 @@ def test_a_source_that_is_suddenly_all_but_empty_is_not_believed(ledger: Ledger,
     assert ledger.missing("site") == 0
 
 
+def test_other_objects_of_the_source_do_not_make_an_empty_folder_likely(ledger: Ledger) -> None:
+    elsewhere = Listed({f"file:///elsewhere/{n}": "v1" for n in range(70)}, prefix="file:///elsewhere/")
+    scan(ledger, replace(elsewhere, config=SourceConfig("site", "/elsewhere", deletions=Deletions.IGNORE)))
+    watched = Listed({f"file:///watched/{n}": "v1" for n in range(60)}, prefix="file:///watched/")
+    scan(ledger, watched)
+    watched.objects.clear()
+    assert scan(ledger, watched).held == 60
+
+
+def test_what_is_held_stays_held_until_a_person_or_the_source_says_otherwise(ledger: Ledger) -> None:
+    scan(ledger, source(60))
+    bare = source(1, first=500)  # somebody drops a film on the bare mount point
+    for _ in range(3):
+        assert scan(ledger, bare).held == 60
+    bare.objects |= source(300, first=1000).objects
+    for _ in range(2):
+        assert scan(ledger, bare).held == 60
+    bare.objects |= source(60).objects
+    assert scan(ledger, bare) == Scan(listed=361)
+    del bare.objects[uri(3)]
+    assert scan(ledger, bare).gone == 1
+
+
+def test_what_came_back_during_a_long_listing_is_not_gone(tmp_path: Path) -> None:
+    times = ticking(1.0)
+    with Ledger(tmp_path / "l.sqlite", clock=lambda: next(times)) as ledger:
+        listed = source(12)
+        while not ledger.scan(listed, READER, now=NOW, budget_seconds=2).is_complete:
+            pass
+        del listed.objects[uri(1)]
+        ledger.scan(listed, READER, now=NOW, budget_seconds=2)
+        listed.objects[uri(1)] = "v1"
+        assert ledger.scan(listed, READER, now=NOW, budget_seconds=2).gone == 0
+        assert ledger.missing("site") == 0
+
+
 def test_a_source_that_is_whole_again_has_lost_nothing(ledger: Ledger) -> None:
     scan(ledger, source(10))
     cut(ledger)
@@ -291,6 +344,21 @@ def test_deletions_can_be_ignored(ledger: Ledger) -> None:
     cut(ledger)
     listed.objects.popitem()
     assert scan(ledger, listed) == Scan(listed=4)
+
+
+def test_where_deletions_are_ignored_an_overwritten_object_keeps_what_was_made_of_it(ledger: Ledger) -> None:
+    listed = replace(source(3), config=SourceConfig("site", "/", deletions=Deletions.IGNORE))
+    scan(ledger, listed)
+    (first,) = cut(ledger)
+    listed.objects |= source(3, version="another CD").objects
+    assert scan(ledger, listed).new == 3
+    (second,) = cut(ledger)
+    assert not any(target.deleted_at for target in ledger.manifest(first.batch_id))
+    assert ledger.batch(first.batch_id).revision == 0
+    listed.objects |= source(3).objects  # the first CD again
+    assert scan(ledger, listed).new == 3
+    assert cut(ledger) == []
+    assert ledger.batch(second.batch_id).revision == 0
 
 
 def test_an_object_belongs_to_the_source_that_named_it_first(ledger: Ledger) -> None:
@@ -454,6 +522,16 @@ def test_members_of_an_archive_known_by_its_content_are_noted_once(ledger: Ledge
     assert ledger.add_members(plain, READER, now=NOW) == 0
 
 
+def test_members_of_an_archive_that_could_not_be_read_at_first_are_found_later(ledger: Ledger, tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "a.zip", "one", "two")
+    whole = (tmp_path / "a.zip").rename(tmp_path / "elsewhere")  # a share that does not answer
+    ledger._seen.note_all([archive], ledger._expanded([archive], READER), NOW, Deletions.TOMBSTONE)
+    (batch,) = cut(ledger)
+    whole.rename(tmp_path / "a.zip")
+    (target,) = ledger.manifest(batch.batch_id)
+    assert ledger.add_members(target, READER, now=NOW) == 2
+
+
 # ---- any history
 
 
@@ -492,6 +570,9 @@ class AnyHistory(RuleBasedStateMachine):
         self.ledger.restart_listing(self.listed)
         self.ledger.scan(self.listed, READER, now=NOW, believe_deletions=True)
         cut(self.ledger)
+        assert {each.batch.batch_id for each in self.ledger.announcements(0, 1000)} == {
+            batch.batch_id for batch in self.ledger.batches()
+        }
         there: dict[str, str] = {}
         seen: list[tuple[str, str]] = []
         for batch in self.ledger.batches():

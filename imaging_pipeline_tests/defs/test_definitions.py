@@ -133,7 +133,7 @@ def test_a_changed_file_is_taken_in_again_and_its_old_bytes_are_taken_back(
     second = tick(workspace, instance, first.cursor)
     assert isinstance(second, dg.SensorResult)
     (old,) = [request.partition_key for request in first.run_requests or []]
-    assert next(request.run_key for request in second.run_requests or []) == f"{old}/1"
+    assert [request.run_key for request in second.run_requests or []][-1] == f"{old}/1"
     assert len(second.run_requests or []) == 2
 
 
@@ -190,7 +190,7 @@ def test_a_landing_folder_that_is_suddenly_empty_is_said_and_nothing_is_run(
     second = tick(workspace, instance, first.cursor)
     assert isinstance(second, dg.SkipReason)
     assert "--believe-deletions landing" in str(second.skip_message)
-    lines = intake.reconcile(workspace, ["landing"])
+    lines = intake.reconcile(workspace, instance, ["landing"])
     assert "3 are gone" in lines[0]
     assert isinstance(tick(workspace, instance, first.cursor), dg.SensorResult)
 
@@ -216,7 +216,10 @@ def test_what_the_catalog_lacks_is_announced_again_by_the_reconcile(
     first = tick(workspace, instance)
     assert isinstance(first, dg.SensorResult)
     (key,) = [request.partition_key for request in first.run_requests or []]
-    job = definitions.resolve_job_def("reconcile_sources")  # the run of the batch never came
+    job = definitions.resolve_job_def("reconcile_sources")
+    assert job.execute_in_process(instance=instance).success
+    assert isinstance(tick(workspace, instance, first.cursor), dg.SkipReason), "its first run is still to come"
+    finish(instance, str(key), workspace.chain_version())  # Dagster thinks it is done; the lake is of an older backup
     assert job.execute_in_process(instance=instance).success
     second = tick(workspace, instance, first.cursor)
     assert isinstance(second, dg.SensorResult)
@@ -262,6 +265,7 @@ def finish(instance: dg.DagsterInstance, key: str, version: str, *, revision: in
     read = {reporting.LEDGER_REVISION: revision, reporting.UNREAD_OBJECTS: unread}
     for asset, metadata in (
         (asset_key("bronze", "object_catalog"), read),
+        (asset_key("deid", "deid_verification"), {reporting.UNREAD_OBJECTS: 0}),
         (intake.LAST_ASSET, {reporting.CHAIN_VERSION: version}),
     ):
         instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key, metadata=metadata))

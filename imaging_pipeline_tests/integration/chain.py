@@ -32,9 +32,12 @@ RUN_COLUMNS = frozenset(
 Tables = dict[str, list[tuple[object, ...]]]
 
 
-def command(home: Path, landing: Path, *arguments: str) -> subprocess.Popen[str]:
+def command(home: Path, landing: Path, *arguments: str, **settings: str) -> subprocess.Popen[str]:
     """Start the command line in a process group of its own."""
-    variables = os.environ | environment(home, LANDING=str(landing))
+    variables = os.environ | environment(home, LANDING=str(landing), **settings)
+    # The many processes of these tests compile every module once, also where no bytecode may lie beside the source.
+    variables["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[2] / ".pytest_cache" / "bytecode")
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     return subprocess.Popen(
         [sys.executable, "-m", "imaging_pipeline.cli", *arguments],
         env=variables,
@@ -45,16 +48,16 @@ def command(home: Path, landing: Path, *arguments: str) -> subprocess.Popen[str]
     )
 
 
-def run(home: Path, landing: Path, *arguments: str) -> tuple[int, str]:
+def run(home: Path, landing: Path, *arguments: str, **settings: str) -> tuple[int, str]:
     """Run a command to its end; exit status and everything it printed."""
-    process = command(home, landing, *arguments)
+    process = command(home, landing, *arguments, **settings)
     output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
 
-def run_and_kill(home: Path, landing: Path, *arguments: str, when: Callable[[], bool]) -> None:
+def run_and_kill(home: Path, landing: Path, *arguments: str, when: Callable[[], bool], **settings: str) -> None:
     """Kill a command and its workers without warning as soon as a condition holds."""
-    process = command(home, landing, *arguments)
+    process = command(home, landing, *arguments, **settings)
     deadline = time.monotonic() + 300
     while not when() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -152,7 +152,7 @@ def test_doctor_names_an_open_folder_of_patient_data(home: Path, first: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("ingest", "/nowhere"), 2, "nothing at /nowhere"),
+        (("ingest", "/nowhere"), 2, "there is nothing at its location"),
         (("sql", "DROP TABLE deid.dicom_study"), 1, "one SELECT is expected"),
         (("sql", "SELECT * FROM nonsense"), 1, "nonsense"),
         (("sql", "--lake", "identified", "SELECT 1 AS one", "--csv"), 0, "one\n1"),

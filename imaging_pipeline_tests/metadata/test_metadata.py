@@ -270,3 +270,18 @@ def test_violations_are_seen(identified: Lake, tmp_path: Path) -> None:
         identified.connection.execute("INSERT INTO silver.dicom_instance SELECT * FROM silver.dicom_instance")
     broken = {rule for rule, rows in count_violations(identified, "silver").items() if rows}
     assert broken == {"dicom_series: study_key is in dicom_study", "dicom_instance: instance_key is unique"}
+
+
+@pytest.mark.parametrize("order", [("1", "2"), ("2", "1")])
+def test_a_truncated_copy_never_takes_the_place_of_a_whole_object(
+    identified: Lake, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    whole = (TEST_FILES / "CT_small.dcm").read_bytes()
+    batches = {"1": {"whole": whole}, "2": {"cut off": whole[:-5000]}}
+    for batch in order:
+        load(identified, tmp_path / "in", batch, batches[batch])
+    assert identified.rows("SELECT arrival_batch, version_state FROM silver.dicom_instance") == [("1", "CURRENT")]
+    assert identified.rows("SELECT arrival_batch, role FROM silver.dicom_file_location ORDER BY 1") == [
+        ("1", "ORIGINAL"),
+        ("2", "REPLACED"),
+    ]

@@ -135,7 +135,7 @@ def test_wrong_lines_are_named_by_number_and_not_quoted(files: Path) -> None:
 
 @pytest.mark.parametrize("row", ["x", "1,", "1,../up"])
 def test_a_csv_row_without_an_object_is_wrong(files: Path, row: str) -> None:
-    with pytest.raises(ConfigurationError, match="used: 3"):
+    with pytest.raises(ConfigurationError, match="its line 3"):
         listed(manifest(write(files / "list.csv", "id,uri", "1,one.dcm", row)))
 
 
@@ -181,7 +181,7 @@ def test_a_manifest_in_a_bucket_names_objects_of_buckets_only() -> None:
     assert [entry.uri for entry in listed(manifest("s3://b/in/list.csv", store))] == ["s3://b/in/x", "s3://c/y"]
     for line in (b"/etc/passwd", b"file:///etc/passwd", b"../up", b"\xff"):
         store.objects["s3://b/in/list.txt"] = line
-        with pytest.raises(ConfigurationError, match="used: 1"):
+        with pytest.raises(ConfigurationError, match="its line 1"):
             listed(manifest("s3://b/in/list.txt", store))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from imaging_pipeline.tensors.shards import ShardReader
 from imaging_pipeline_tests.dicom.images import image
 
 BATCH = "2026-01-31.00001"
+PROOF = dict.fromkeys(("profile_id", "profile_version", "profile_digest", "engine_version", "source_token"), "x")
+PROOF |= {"actions": "{}", "residual_hits": 0}
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def released(research: Lake, tmp_path: Path) -> Lake:
             "dicom_series": {"series_instance_uid": f"2.25.{number}2", "modality": "CR", "body_part_examined": "CHEST"},
             "dicom_instance": {"sop_instance_uid": f"2.25.{number}3", "has_pixel": True, "object_key": name},
             "dicom_file_location": {"location_key": name, "object_key": name, "storage_uri": f"file://{path}"},
+            "deid_verification": PROOF | {"content_sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
         }.items():
             columns = {column.name for column in registry.table(table).columns}
             row = common | values | {key: value for key, value in keys.items() if key in columns}
@@ -61,6 +65,13 @@ def indexed(lake: Lake) -> dict[str, float]:
 
 def shards(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def take_back(lake: Lake, recipe: Recipe, *names: str) -> None:
+    """What a release does with withdrawn instances, and then with their tensors."""
+    with lake.transaction():
+        lake.connection.execute("DELETE FROM deid.deid_verification WHERE instance_key IN (SELECT unnest(?))", [names])
+    withdraw_tensors(lake, {"a", "b", "c"}, recipe)
 
 
 def predict(lake: Lake) -> None:
@@ -93,12 +104,12 @@ def test_a_withdrawn_image_leaves_shard_index_predictions_and_labels(
     before = indexed(released)
     predict(released)
     for _ in range(2):
-        withdraw_tensors(released, {"b"}, recipe)
+        take_back(released, recipe, "b")
         assert released.rows("SELECT instance_key FROM gold.model_prediction ORDER BY 1") == [("a",), ("c",)]
         assert indexed(released) == {"a": before["a"], "c": before["c"]}
         (path,) = shards(tmp_path / "tensors")
         assert sorted(ShardReader(path).column("instance_key")) == ["a", "c"]
-    withdraw_tensors(released, {"a", "c"}, recipe)
+    take_back(released, recipe, "a", "c")
     assert shards(tmp_path / "tensors") == []
 
 
@@ -124,9 +135,9 @@ def test_a_kill_before_the_rows_are_written_leaves_rows_and_shard_as_they_were(
     with monkeypatch.context() as patched:
         patched.setattr(Lake, "replace_all", killed)
         with pytest.raises(KeyboardInterrupt):
-            withdraw_tensors(released, {"b"}, recipe)
+            take_back(released, recipe, "b")
     assert indexed(released) == before
-    withdraw_tensors(released, {"b"}, recipe)
+    take_back(released, recipe, "b")
     assert set(indexed(released)) == {"a", "c"}
     assert len(shards(tmp_path / "tensors")) == 1
 

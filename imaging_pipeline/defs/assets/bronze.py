@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from imaging_pipeline.catalog.bronze import archives_without_suffix, load_bronze
+from imaging_pipeline.catalog.bronze import load_bronze, readable_archives
 from imaging_pipeline.catalog.inspection import PARSER_VERSION
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.partitions import arrival_batches
@@ -41,8 +41,9 @@ def bronze(
             progress=workspace.progress_of("read objects"),
         )
         with workspace.ledger() as ledger:
-            for archive in archives_without_suffix(lake, batch_id, manifest):
-                ledger.add_members(archive, reader, now=datetime.now(UTC))
+            for archive in readable_archives(lake, batch_id, manifest):
+                deletions = workspace.deletions_of(archive.source)
+                ledger.add_members(archive, reader, now=datetime.now(UTC), deletions=deletions)
         issues = lake.rows(
             """SELECT severity, issue_code, count(DISTINCT object_key) FROM bronze.ingest_issue
             WHERE arrival_batch = ? GROUP BY ALL ORDER BY severity, count(*) DESC""",

@@ -9,6 +9,7 @@ from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.release import Releaser, release_batch
+from imaging_pipeline.deid.targets import keys_of_batch
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
 from imaging_pipeline.tensors.batch import withdraw_tensors
 
@@ -35,15 +36,18 @@ def deid(
     profile = workspace.profile()
     releaser = Releaser(profile, workspace.keys(), workspace.reader(), workspace.settings.deid_files, batch_id)
     with workspace.identified() as identified, workspace.research() as research:
-        counts = release_batch(
-            identified,
-            research,
-            workspace.vault(),
-            releaser,
-            workers=workspace.settings.workers,
-            progress=workspace.progress_of("de-identify"),
-        )
-        withdraw_tensors(research, counts.held_keys, workspace.recipe())
+        keys = keys_of_batch(identified, research, releaser.keys, batch_id)
+        try:
+            counts = release_batch(
+                identified,
+                research,
+                workspace.vault(),
+                releaser,
+                workers=workspace.settings.workers,
+                progress=workspace.progress_of("de-identify"),
+            )
+        finally:  # a refused batch has taken back what was deleted all the same
+            withdraw_tensors(research, keys, workspace.recipe())
         held = identified.rows(
             """SELECT issue_code, count(*) FROM bronze.ingest_issue
             WHERE arrival_batch = ? AND stage = 'DEID' GROUP BY ALL ORDER BY 2 DESC""",
@@ -56,6 +60,7 @@ def deid(
                     "instances": counts.instances,
                     "released": counts.released,
                     "held": reporting.markdown_table(("reason", "instances"), held),
+                    reporting.UNREAD_OBJECTS: counts.unreached,
                     "profile": f"{profile.profile_id} {profile.version}",
                     "profile_digest": profile.digest,
                 }

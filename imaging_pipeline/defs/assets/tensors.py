@@ -94,7 +94,11 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
             "gold",
             table,
             code_version="dataset-2",
-            deps=[reporting.asset_key("gold", "image_tensor"), reporting.asset_key("gold", "label")],
+            deps=[
+                reporting.asset_key("gold", "image_tensor"),
+                reporting.asset_key("gold", "label"),
+                reporting.asset_key("deid", "study_state"),
+            ],
             is_partitioned=False,
             automation_condition=when_labels_changed,
         )
