@@ -96,33 +96,6 @@ class Lake:
         finally:
             self.connection.unregister(STAGED)
 
-    def merge_batch(self, schema: str, name: str, rows: pa.Table, batch: str) -> None:
-        """Merge a batch's rows by key, keeping the greatest ``row_version`` of each key.
-
-        Order does not matter: batches merged in any order, or twice, leave the same rows. Rows of the batch
-        whose key it no longer has are removed.
-        """
-        key = ", ".join(registry.table(name).key)
-        self.connection.register(STAGED, rows)
-        try:
-            self.connection.execute(
-                f"""CREATE OR REPLACE TEMP TABLE winners AS
-                SELECT * FROM {STAGED} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY row_version DESC) = 1"""
-            )
-        finally:
-            self.connection.unregister(STAGED)
-        target = f"{schema}.{name}"
-        self.connection.execute(f"DELETE FROM {target} WHERE arrival_batch = ?", [batch])
-        self.connection.execute(
-            f"""DELETE FROM {target} AS old USING temp.winners AS new
-            WHERE {_same_key(name)} AND old.row_version <= new.row_version"""
-        )
-        self.connection.execute(
-            f"""INSERT INTO {target} BY NAME SELECT *, {_NOW} FROM temp.winners AS new
-            WHERE NOT EXISTS (SELECT 1 FROM {target} AS old WHERE {_same_key(name)})"""
-        )
-        self.connection.execute("DROP TABLE temp.winners")
-
 
 _NOW = f"now()::TIMESTAMPTZ AT TIME ZONE 'UTC' AS {registry.LOADED_AT}"
 
@@ -214,10 +187,6 @@ def _create_tables(lake: Lake) -> None:
         for schema, table in missing:
             lake.connection.execute(table.ddl(schema))
             lake.connection.execute(f"COMMENT ON TABLE {schema}.{table.name} IS {quoted(table.description)}")
-
-
-def _same_key(name: str) -> str:
-    return " AND ".join(f"old.{column} = new.{column}" for column in registry.table(name).key)
 
 
 def _lock_path(location: LakeLocation) -> Path | None:

@@ -13,7 +13,7 @@ BATCH = "2026-01-31.00001"
 def silver(lake: Lake, table: str, **values: object) -> None:
     rows = registry.table(table).rows([values | {"arrival_batch": BATCH, "row_version": "1"}])
     with lake.transaction():
-        lake.merge_batch("silver", table, rows, BATCH)
+        lake.replace_batch("silver", table, rows, BATCH)
 
 
 @pytest.fixture

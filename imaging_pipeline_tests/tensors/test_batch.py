@@ -46,7 +46,7 @@ def released(research: Lake, tmp_path: Path) -> Lake:
             rows.setdefault(table, []).append(row)
     with research.transaction():
         for table, candidates in rows.items():
-            research.merge_batch("deid", table, registry.table(table).rows(candidates), BATCH)
+            research.replace_batch("deid", table, registry.table(table).rows(candidates), BATCH)
     return research
 
 
