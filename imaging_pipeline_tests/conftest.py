@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +17,8 @@ from imaging_pipeline.lake.store import Lake, attach
 from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.settings import Settings
 from imaging_pipeline.sources import SourceConfig
+
+NOBODY = 65534
 
 MASTER_KEY = base64.b64encode(random.Random(1).randbytes(32)).decode()
 
@@ -58,3 +62,16 @@ def research(settings: Settings) -> Iterator[Lake]:
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.instance_for_test() as made:
         yield made
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, to whom no file is unreadable."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

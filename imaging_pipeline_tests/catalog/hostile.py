@@ -8,8 +8,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +25,6 @@ SECRET = b"Zzyzx^Quux "
 
 PREAMBLE_BYTES = 132
 UNDEFINED = 0xFFFFFFFF
-NOBODY = 65534
 
 
 def file_object(path: Path) -> ObjectVersion:
@@ -197,16 +195,3 @@ def raw_name(name: bytes, content: bytes, *, is_utf8: bool) -> bytes:
     for magic, flag_at in ((b"PK\3\4", 7), (b"PK\1\2", 9)):
         flagged[flagged.index(magic) + flag_at] |= 8 if is_utf8 else 0
     return bytes(flagged)
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Without the rights of root, to whom no file is unreadable."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)

@@ -30,7 +30,6 @@ from imaging_pipeline_tests.catalog.hostile import (
     PREAMBLE_BYTES,
     SECRET,
     UNDEFINED,
-    as_nobody,
     before,
     data_set,
     deflated,
@@ -51,6 +50,7 @@ from imaging_pipeline_tests.catalog.hostile import (
     zip64,
     zipped,
 )
+from imaging_pipeline_tests.conftest import as_nobody
 from imaging_pipeline_tests.dicom.test_header import element, file_of, implicit, item
 
 Told = tuple[str, list[tuple[str, str, str]]]

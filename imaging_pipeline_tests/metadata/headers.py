@@ -13,6 +13,7 @@ import duckdb
 
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.silver import VersionPolicy, load_silver
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.settings import LakeLocation
 
@@ -97,3 +98,10 @@ def put(lake: Lake, batch: str, objects: Sequence[Made]) -> None:
     with lake.transaction():
         for table, rows in (("object_catalog", catalog), ("dicom_header", headers)):
             lake.replace_batch("bronze", table, registry.table(table).rows(rows), batch)
+
+
+def load(lake: Lake, *objects: Made, policy: VersionPolicy = VersionPolicy.KEEP_LAST) -> None:
+    """Bronze and silver of the batches of some objects, in the order in which they are first named."""
+    for batch in dict.fromkeys(made.batch for made in objects):
+        put(lake, batch, [made for made in objects if made.batch == batch])
+        load_silver(lake, batch, policy)

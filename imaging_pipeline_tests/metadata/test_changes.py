@@ -10,8 +10,8 @@ import pytest
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata import silver
 from imaging_pipeline.metadata.changes import read_changes
-from imaging_pipeline.metadata.silver import VersionPolicy, load_silver
-from imaging_pipeline_tests.metadata.headers import Made, memory_lake, put
+from imaging_pipeline.metadata.silver import VersionPolicy
+from imaging_pipeline_tests.metadata.headers import Made, load, memory_lake
 
 ONE = Made("b1", "one", "1.2")
 
@@ -20,12 +20,6 @@ ONE = Made("b1", "one", "1.2")
 def lake() -> Iterator[Lake]:
     with memory_lake("identified") as made:
         yield made
-
-
-def load(lake: Lake, *objects: Made, policy: VersionPolicy = VersionPolicy.KEEP_LAST) -> None:
-    for batch in dict.fromkeys(made.batch for made in objects):
-        put(lake, batch, [made for made in objects if made.batch == batch])
-        load_silver(lake, batch, policy)
 
 
 def told(lake: Lake) -> list[tuple[object, ...]]:

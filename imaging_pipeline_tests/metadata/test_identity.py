@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.quality import count_placed, count_violations
-from imaging_pipeline.metadata.silver import VersionPolicy, load_silver
-from imaging_pipeline_tests.metadata.headers import Made, memory_lake, put
+from imaging_pipeline.metadata.silver import VersionPolicy
+from imaging_pipeline_tests.metadata.headers import Made, load, memory_lake
 
 RUN_COLUMNS = {registry.LOADED_AT}
 
@@ -22,13 +22,6 @@ RUN_COLUMNS = {registry.LOADED_AT}
 def lake() -> Iterator[Lake]:
     with memory_lake("identified") as made:
         yield made
-
-
-def load(lake: Lake, *objects: Made, policy: VersionPolicy = VersionPolicy.KEEP_LAST) -> None:
-    """Bronze and silver of the batches of some objects, in the order in which they are first named."""
-    for batch in dict.fromkeys(made.batch for made in objects):
-        put(lake, batch, [made for made in objects if made.batch == batch])
-        load_silver(lake, batch, policy)
 
 
 def instances(lake: Lake) -> list[tuple[object, ...]]:

@@ -5,7 +5,6 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,10 +16,9 @@ import imaging_pipeline.objects.folder as module
 from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.objects.folder import Folder, path_to_uri
 from imaging_pipeline.objects.source import Page
-from imaging_pipeline_tests.conftest import folder
+from imaging_pipeline_tests.conftest import as_nobody, folder
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-NOBODY = 65_534
 NAMES = st.one_of(
     st.sampled_from(
         [b"a", b"a.b", b"a-", b"a0", b"a b", b"a%", b"a!", b"A", "ä".encode(), b"\xff", b".a", b"%41", b"Z"]
@@ -63,19 +61,6 @@ def make(root: Path, *paths: str) -> Path:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"x")
     return root
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Permissions bind: not when tests run as root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
