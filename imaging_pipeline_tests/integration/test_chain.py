@@ -151,7 +151,15 @@ def is_making_tensors(home: Path) -> bool:
     return any((home / "research" / "tensors").rglob(".*"))
 
 
-@pytest.mark.parametrize("moment", [is_parsing, is_releasing, is_making_tensors], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        is_parsing,
+        pytest.param(is_releasing, marks=pytest.mark.slow),  # test_bucket kills while releasing, too
+        pytest.param(is_making_tensors, marks=pytest.mark.slow),
+    ],
+    ids=lambda f: f.__name__,
+)
 def test_a_run_killed_in_the_middle_and_run_again_leaves_the_same_tables_and_files(
     home: Path, landing: Path, tmp_path: Path, moment: object
 ) -> None:
