@@ -78,11 +78,11 @@ class SeenObjects:
         """Make versions the current ones of their URIs."""
         uris = [entry.uri for entry in entries]
         rows = self._connection.execute(
-            """SELECT id, uri, version, is_current, gone_at IS NOT NULL, batch_seq FROM object
+            """SELECT uri, version, id, is_current, gone_at IS NOT NULL, batch_seq FROM object
             WHERE uri IN (SELECT value FROM json_each(?))""",
             (json.dumps(uris),),
         ).fetchall()
-        known = {(uri, version): row for uri, version, *row in ((r[1], r[2], r[0], *r[3:]) for r in rows)}
+        known = {(uri, version): row for uri, version, *row in rows}
         wanted = {(entry.uri, entry.version): entry for entry in entries}
         current = {key for key, (_, is_current, _, _) in known.items() if is_current}
         # A file that was overwritten: its old bytes are gone, and everything made from them.

@@ -21,14 +21,6 @@ class VersionPolicy(StrEnum):
     KEEP_BOTH = "keep_both"
 
 
-class VersionState(StrEnum):
-    """State of a row of ``dicom_instance``."""
-
-    CURRENT = "CURRENT"
-    CONFLICT = "CONFLICT"
-    DELETED = "DELETED"
-
-
 _CONFLICTS = {
     VersionPolicy.KEEP_LAST: "another object has the same SOP Instance UID and other bytes; the later one is current",
     VersionPolicy.KEEP_FIRST: "another object has the same SOP Instance UID and other bytes; the first one is current",
