@@ -113,8 +113,9 @@ def decode(value: bytes, codecs: tuple[str, ...], resets: bytes = b"") -> tuple[
         codecs: the codecs of the data set, the first one being in force at the start.
         resets: bytes after which the first codec is in force again (PS3.5 6.1.2.5.3).
     """
-    if b"\x1b" not in value or codecs[0] in _STAND_ALONE.values():
-        return _decode_plain(value, codecs[0])
+    codec = codecs[0]
+    if b"\x1b" not in value or codec in _STAND_ALONE.values():
+        return _decode_plain(value, codec)
     texts = []
     is_clean = True
     for fragment in _FRAGMENT.findall(value):

@@ -35,8 +35,9 @@ MAX_NUMBER_CHARACTERS = 40
 
 _EMPTY = "}"
 _NOT_FINITE = {"nan": '"NaN"', "inf": '"inf"', "-inf": '"-inf"'}
-_JSON_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?").fullmatch
-_JSON_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)").fullmatch
+_BACKSLASH = "\\"
+_JSON_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_JSON_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?").fullmatch
 _TEXT_RESETS = b"\r\n\t\f"
 _PERSON_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
@@ -67,8 +68,8 @@ def decoders_for(endian: str, codecs: tuple[str, ...]) -> dict[str, Decoder]:
         **dict.fromkeys(("AS", "CS", "DA", "DT", "TM", "UI"), decode_strings),
         "AE": decode_application_entity,
         "UR": decode_uri,
-        "DS": _numeric_text(_decimal),
-        "IS": _numeric_text(_integer),
+        "DS": _numeric_text(_decimal, _JSON_DECIMAL.pattern),
+        "IS": _numeric_text(_integer, _JSON_INTEGER.pattern),
         **{vr: _integers(endian, code) for vr, code in integers.items()},
         "FL": _floats(endian, "f"),
         "FD": _floats(endian, "d"),
@@ -93,19 +94,27 @@ def decode_unknown_vr(value: bytes) -> str:
 def decode_strings(value: bytes) -> str:
     r"""Strings of the default repertoire, separated by ``\``, padded at the end."""
     text = value.decode("latin_1").rstrip(" \0")
-    return _values(map(_quote_or_null, text.split("\\"))) if text else _EMPTY
+    if "\\" not in text:
+        return _one_text(text)
+    return _values(map(_quote_or_null, text.split("\\")))
 
 
 def decode_application_entity(value: bytes) -> str:
     """AE: padded on both sides."""
-    parts = [part.strip(" \0") for part in value.decode("latin_1").split("\\")]
+    text = value.decode("latin_1").strip(" \0")
+    if "\\" not in text:
+        return _one_text(text)
+    parts = [part.strip(" \0") for part in text.split("\\")]
     return _values(map(_quote_or_null, parts)) if any(parts) else _EMPTY
 
 
 def decode_uri(value: bytes) -> str:
     """UR: one value; a backslash does not separate."""
-    text = value.decode("latin_1").rstrip(" \0")
-    return _values((quote(text),)) if text else _EMPTY
+    return _one_text(value.decode("latin_1").rstrip(" \0"))
+
+
+def _one_text(text: str) -> str:
+    return f',"Value":[{quote(text)}]}}' if text else _EMPTY
 
 
 def _values(parts: Iterable[str]) -> str:
@@ -117,13 +126,22 @@ def _quote_or_null(part: str) -> str:
     return quote(part) if part else "null"
 
 
-def _numeric_text(number: Callable[[str], str | None]) -> Decoder:
-    """Decoder of DS or IS; components that are no number stay text and make a fault."""
+def _numeric_text(number: Callable[[str], str | None], pattern: str) -> Decoder:
+    """Decoder of DS or IS; components that are no number stay text and make a fault.
+
+    Args:
+        number: a component as JSON number, None when it is none.
+        pattern: of the components that are JSON numbers as they stand; they need no closer look.
+    """
+    short = rf"(?![^\\]{{{MAX_NUMBER_CHARACTERS + 1}}}){pattern}"
+    are_numbers = re.compile(rf"{short}(?:\\{short})*").fullmatch
 
     def decode_numbers(value: bytes) -> str:
         text = value.decode("latin_1").strip(" \0")
         if not text:
             return _EMPTY
+        if are_numbers(text):
+            return f',"Value":[{text.replace(_BACKSLASH, ",")}]}}'
         parts = [part.strip(" \0") for part in text.split("\\")]
         numbers = [number(part) if part else "null" for part in parts]
         if None not in numbers:
@@ -138,7 +156,7 @@ def _decimal(text: str) -> str | None:
     """JSON number of a DS component: the text itself where JSON allows it, so that no digit is lost."""
     if len(text) > MAX_NUMBER_CHARACTERS:
         return None
-    if _JSON_DECIMAL(text):
+    if _JSON_DECIMAL.fullmatch(text):
         return text
     if not _DECIMAL(text):
         return None
@@ -150,7 +168,7 @@ def _integer(text: str) -> str | None:
     """JSON number of an IS component; a decimal without fraction counts as an integer."""
     if len(text) > MAX_NUMBER_CHARACTERS:
         return None
-    if _JSON_INTEGER(text):
+    if _JSON_INTEGER.fullmatch(text):
         return text
     if not _DECIMAL(text):
         return None
@@ -179,14 +197,18 @@ def _integers(endian: str, code: str) -> Decoder:
 
 def _floats(endian: str, code: str) -> Decoder:
     """Decoder of FL or FD; JSON has no NaN and no infinity, they become strings."""
-    width = struct.calcsize(endian + code)
+    one = struct.Struct(endian + code)
+    width = one.size
 
     def decode_floats(value: bytes) -> str:
+        if len(value) == width:
+            text = repr(one.unpack(value)[0])
+            return f',"Value":[{_NOT_FINITE.get(text, text)}]}}'
         _check_length(value, width)
         if not value:
             return _EMPTY
         texts = map(repr, struct.unpack(f"{endian}{len(value) // width}{code}", value))
-        return _values(_NOT_FINITE.get(text, text) for text in texts)
+        return _values([_NOT_FINITE.get(text, text) for text in texts])
 
     return decode_floats
 
@@ -224,8 +246,10 @@ def _texts(codecs: tuple[str, ...]) -> Decoder:
 
     def decode_texts(value: bytes) -> str:
         text, is_clean = decode(value, codecs, resets)
+        if "\\" not in text:
+            return _checked(_one_text(text.rstrip("\0 ")), is_clean)
         parts = [part.rstrip("\0 ") for part in text.split("\\")]
-        return _checked(_values(map(_quote_or_null, parts)) if parts != [""] else _EMPTY, is_clean)
+        return _checked(_values(map(_quote_or_null, parts)), is_clean)
 
     return decode_texts
 
@@ -233,8 +257,7 @@ def _texts(codecs: tuple[str, ...]) -> Decoder:
 def _text(codecs: tuple[str, ...]) -> Decoder:
     def decode_text(value: bytes) -> str:
         text, is_clean = decode(value, codecs, _TEXT_RESETS)
-        text = text.rstrip("\0 ")
-        return _checked(_values((quote(text),)) if text else _EMPTY, is_clean)
+        return _checked(_one_text(text.rstrip("\0 ")), is_clean)
 
     return decode_text
 
@@ -251,6 +274,8 @@ def _person_names(codecs: tuple[str, ...]) -> Decoder:
 
 
 def _person_name(text: str) -> str:
+    if text and "=" not in text:
+        return f'{{"Alphabetic":{quote(text)}}}'
     groups = zip(_PERSON_GROUPS, text.split("="), strict=False)
     parts = [f'"{name}":{quote(group)}' for name, group in groups if group]
     return "{" + ",".join(parts) + "}" if parts else "null"

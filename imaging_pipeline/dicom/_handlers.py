@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from imaging_pipeline.dicom._charset import charset_of
 from imaging_pipeline.dicom._parser import UNDEFINED, Element, Handler, Parser, PixelData, Scope
-from imaging_pipeline.dicom._sequences import read_sequence, skip_fragments
+from imaging_pipeline.dicom._sequences import read_noting, read_sequence, skip_fragments
 from imaging_pipeline.dicom._tables import Entry, Kind, is_private, private_vr, public_vr
 from imaging_pipeline.errors import Reason, Severity
 
@@ -39,7 +39,7 @@ def read_value(parser: Parser, scope: Scope, element: Element) -> int:
     value = parser.value(element)
     if value is None:
         return parser.overrun(element)
-    scope.fragments.append(parser.decode(element.entry, scope.table, value))
+    scope.fragments.append(parser.decode(element.entry, value))
     return element.stop
 
 
@@ -64,7 +64,7 @@ def _short_value(parser: Parser, scope: Scope, element: Element) -> bytes | None
         return None
     value = parser.value(element)
     if value is not None:
-        scope.fragments.append(parser.decode(element.entry, scope.table, value))
+        scope.fragments.append(parser.decode(element.entry, value))
     return value
 
 
@@ -77,7 +77,7 @@ def _read_charset(parser: Parser, scope: Scope, element: Element) -> int:
     if not charset.is_known:
         message = "a term of the character set is not defined"
         parser.report(Reason.CHARSET_UNKNOWN, Severity.WARNING, message, element.entry.tag)
-    scope.table = parser.tables.get(scope.table.syntax, charset.codecs)
+    scope.use(parser.tables.get(scope.table.syntax, charset.codecs))
     return element.stop
 
 
@@ -106,13 +106,50 @@ def _read_by_context(parser: Parser, scope: Scope, element: Element) -> int:
         value = parser.value(element)
         if value is None:
             return parser.overrun(element)
-        parser.outside_uses += 1
+        parser.unrepeatable += 1
         scope.undecided.append((len(scope.fragments), element.entry, value))
         scope.fragments.append(element.entry.key)
         return element.stop
     resolved = scope.table.resolved(element.entry, "US" if vr == "US or SS" else vr)
-    read = read_sequence if resolved.kind is Kind.SEQUENCE else read_value
-    return read(parser, scope, element._replace(entry=resolved))
+    return _read_resolved(parser, scope, element._replace(entry=resolved))
+
+
+def _read_resolved(parser: Parser, scope: Scope, element: Element) -> int:
+    """An element whose representation is known by now; remembered under that representation."""
+    entry, prefix = element.entry, parser.source.prefix
+    is_loaded = element.stop <= min(element.limit, len(prefix))
+    raw = prefix[element.at : element.stop] if is_loaded and element.length <= entry.memo_bytes else b""
+    known = scope.memo.resolved(entry.vr, raw)
+    if known is not None:
+        if known.inside is not None:
+            parser.count(known.inside)
+        scope.add(known)
+        return element.stop
+    at, known = read_noting(parser, scope, element, read_sequence if entry.kind is Kind.SEQUENCE else read_value)
+    if known is not None and known.raw == raw:
+        if is_private(entry.tag):
+            creator = _creator_tag(entry)
+            known.owner = (creator, scope.creators.get(creator))
+        scope.memo.keep_resolved(entry.vr, known, scope.last)
+        scope.last = known
+    return at
+
+
+def _read_stated_sequence(parser: Parser, scope: Scope, element: Element) -> int:
+    """A sequence that is stated as such."""
+    is_undefined = element.length == UNDEFINED
+    known = scope.memo.sequence(parser.source.prefix, element.at) if is_undefined else None
+    if known is not None and element.at + known.size <= element.limit:
+        if known.inside is not None:
+            parser.count(known.inside)
+        scope.add(known)
+        return element.at + known.size
+    at, known = read_noting(parser, scope, element, read_sequence)
+    if known is not None:
+        keep = scope.memo.keep_sequence if is_undefined else scope.memo.keep
+        keep(known, scope.last)
+        scope.last = known
+    return at
 
 
 def _vr_in_context(scope: Scope, element: Element) -> str:
@@ -137,7 +174,7 @@ def _creator_tag(entry: Entry) -> int:
 def _read_pixel_data(parser: Parser, scope: Scope, element: Element) -> int:
     """Pixel data: their place is noted; reading goes on after them only when the whole object is loaded."""
     entry, source = element.entry, parser.source
-    if scope.is_item:
+    if scope.depth:
         return read_value(parser, scope, element._replace(entry=scope.table.resolved(entry, entry.vr)))
     length = None if element.length == UNDEFINED else element.length
     if length is None and not scope.table.syntax.is_explicit:
@@ -170,7 +207,7 @@ HANDLERS: Mapping[Kind, Handler] = MappingProxyType(
     {
         Kind.VALUE: read_value,
         Kind.BINARY: read_value,
-        Kind.SEQUENCE: read_sequence,
+        Kind.SEQUENCE: _read_stated_sequence,
         Kind.CHARSET: _read_charset,
         Kind.PIXEL_REPRESENTATION: _read_pixel_representation,
         Kind.PIXEL_DATA: _read_pixel_data,

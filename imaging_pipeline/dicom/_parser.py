@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from imaging_pipeline.dicom._elements import ValueFault
+from imaging_pipeline.dicom._memo import MEMO_DEPTH, Inside, Known, Memo
 from imaging_pipeline.dicom._source import Source
 from imaging_pipeline.dicom._tables import Entry, Kind, Table, Tables, attribute_key
 from imaging_pipeline.errors import Issue, Reason, Severity, Stage
@@ -27,9 +28,10 @@ ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 MAX_ISSUES = 200
 """Issues kept for one object; damaged files make the same one thousands of times."""
 
-MEMO_VALUE_BYTES = 256
-"""Longer values are rarely met twice and not remembered; must stay below the size of inline binary values."""
+MAX_DEPTH = 64
+"""Deepest nesting of sequences that is followed; structured reports stay below 20."""
 
+_ODD_DIGITS = frozenset("13579BDF")
 _LONGEST_HEADER = 12  # tag, representation, reserved bytes, 32-bit length
 
 
@@ -37,25 +39,56 @@ class Scope:
     """One data set being read: the top level or an item.
 
     Attributes:
-        table: entries and memo in force; replaced when the data set declares its character set.
+        table: entries in force; replaced when the data set declares its character set.
+        memo: what was decoded under that table.
+        last: the element before, as remembered.
+        last_tag: its tag.
         fragments: the JSON attributes so far, in the order of the file.
-        is_item: it is an item of a sequence.
+        depth: 0 at the top level, 1 in an item there.
         is_signed: PixelRepresentation of this data set or, until it comes, of the one around (None: nowhere).
         creators: private creators by their tags (PS3.5 7.8.1).
         undecided: place, entry and bytes of ``US or SS`` values, settled when the data set is complete.
         is_disordered: a tag did not come after the one before it.
     """
 
-    __slots__ = ("creators", "fragments", "is_disordered", "is_item", "is_signed", "table", "undecided")
+    __slots__ = (
+        "creators",
+        "depth",
+        "fragments",
+        "is_disordered",
+        "is_signed",
+        "last",
+        "last_tag",
+        "memo",
+        "table",
+        "undecided",
+    )
 
-    def __init__(self, table: Table, parent: Scope | None = None) -> None:
-        self.table = table
+    def __init__(self, table: Table, parent: Scope | None = None, sequence: int = 0) -> None:
+        self.depth: int = parent.depth + 1 if parent else 0
+        self.use(table, sequence)
+        self.last_tag = -1
         self.fragments: list[str] = []
-        self.is_item = parent is not None
         self.is_signed: bool | None = parent.is_signed if parent else None
         self.creators: dict[int, str] = {}
         self.undecided: list[tuple[int, Entry, bytes]] = []
         self.is_disordered = False
+
+    def use(self, table: Table, sequence: int = 0) -> None:
+        """Go on under a table, in an item of the sequence with this tag."""
+        self.table = table
+        self.memo = table.memo if self.depth <= MAX_DEPTH - MEMO_DEPTH else Memo(0)
+        self.last = self.memo.start(sequence)
+
+    def is_owner(self, owner: tuple[int, str | None]) -> bool:
+        """Whether a private creator, given by tag and value, is that of this data set."""
+        return self.creators.get(owner[0]) == owner[1]
+
+    def add(self, known: Known) -> None:
+        """Add a remembered element that a handler has found."""
+        self.fragments.append(known.text)
+        self.last.next = known
+        self.last = known
 
 
 class Element(NamedTuple):
@@ -66,6 +99,7 @@ class Element(NamedTuple):
         at: offset of its tag.
         start: offset of its value.
         length: as stated, possibly ``UNDEFINED``.
+        stop: offset after the value; meaningless for undefined lengths.
         limit: end of the data set it belongs to.
     """
 
@@ -73,12 +107,8 @@ class Element(NamedTuple):
     at: int
     start: int
     length: int
+    stop: int
     limit: int
-
-    @property
-    def stop(self) -> int:
-        """Offset after the value; meaningless for undefined lengths."""
-        return self.start + self.length
 
 
 class PixelData(NamedTuple):
@@ -98,6 +128,7 @@ class Parser:
 
     Attributes:
         source: the bytes.
+        is_inflated: they are the inflated data set, not the object.
         tables: entries and memos, shared with other readings.
         issues: what was wrong, at most ``MAX_ISSUES``.
         path: the items around the data set being read, as tag of the sequence and number of the item.
@@ -105,26 +136,28 @@ class Parser:
         pixel_data: the top-level pixel data, when met.
         element_count: elements of finished data sets, at every depth.
         private_count: those of them that are private.
-        outside_uses: how often an attribute depended on more than its own bytes, so may not be remembered.
+        unrepeatable: how often something came up that must not be remembered: an issue, or an attribute that
+            depends on more than its own bytes.
+        deepest: the greatest depth of items so far; see ``read_noting``.
     """
 
-    def __init__(
-        self, source: Source, tables: Tables, handlers: Mapping[Kind, Handler], *, is_inflated: bool = False
-    ) -> None:
+    def __init__(self, source: Source, tables: Tables, handlers: Mapping[Kind, Handler]) -> None:
         self.source = source
         self.tables = tables
+        self.is_inflated = False
         self.issues: list[Issue] = []
         self.path: list[tuple[int, int]] = []
         self.is_over = False
         self.pixel_data: PixelData | None = None
         self.element_count = 0
         self.private_count = 0
-        self.outside_uses = 0
+        self.unrepeatable = 0
+        self.deepest = 0
         self._handlers = handlers
-        self._is_inflated = is_inflated
 
     def report(self, reason: Reason, severity: Severity, message: str, tag: int | None = None) -> None:
         """Note an issue, at an element of the data set being read or about that data set."""
+        self.unrepeatable += 1
         if len(self.issues) < MAX_ISSUES:
             steps = [f"{sequence:08X}[{item}]" for sequence, item in self.path]
             steps += [] if tag is None else [f"{tag:08X}"]
@@ -132,47 +165,80 @@ class Parser:
 
     def read(self, scope: Scope, at: int, limit: int) -> int:
         """Read elements into ``scope`` up to ``limit`` or a delimiter; the offset after them."""
-        source, table, append = self.source, scope.table, scope.fragments.append
-        entries, memo, key_bytes = table.entries, table.memo, table.key_bytes
+        while True:
+            at, element = self._read_values(scope, at, limit)
+            if element is None:
+                return self._end(scope, at, limit)
+            kind = element.entry.kind
+            if kind is Kind.END or (kind is Kind.DELIMITER and scope.depth):
+                return element.start if element.entry.tag == ITEM_END else at
+            scope.last_tag = element.entry.tag
+            at = self._handlers[kind](self, scope, element)
+            if self.is_over:
+                return at
+
+    def _read_values(self, scope: Scope, at: int, limit: int) -> tuple[int, Element | None]:
+        """Read up to the first element that asks for a handler; its offset, or that of the end, and the element.
+
+        The hot loop: an element is first compared with the one expected here, then looked up, then decoded.
+        """
+        source, table, memo, append = self.source, scope.table, scope.memo, scope.fragments.append
+        entries, known_of, key_bytes = table.entries, memo.known, table.key_bytes
+        last, last_tag = scope.last, scope.last_tag
         prefix = source.prefix
         room = min(limit, len(prefix))
-        last_tag = -1
+        element = None
         while at + 8 <= limit:
-            if at + _LONGEST_HEADER > room:
-                prefix = source.load(at + _LONGEST_HEADER)
-                room = min(limit, len(prefix))
-                if at + 8 > room:
+            known = last.next
+            if (
+                known is None
+                or at + known.size > room
+                or prefix[at : at + known.size] != known.raw
+                or (known.owner is not None and not scope.is_owner(known.owner))
+            ):
+                if at + _LONGEST_HEADER > room:
+                    prefix = source.load(at + _LONGEST_HEADER)
+                    room = min(limit, len(prefix))
+                    if at + 8 > room:
+                        break
+                key = prefix[at : at + key_bytes]
+                entry = entries.get(key) or table.entry(key)
+                start = at + entry.header_bytes
+                if start > room:
                     break
-            key = prefix[at : at + key_bytes]
-            entry = entries.get(key) or table.entry(key)
-            start = at + entry.header_bytes
-            if start > room:
-                break
-            stop = start + entry.read_length(prefix, at + entry.length_at)[0]
-            tag = entry.tag
-            if tag <= last_tag:
+                stop = start + entry.read_length(prefix, at + entry.length_at)[0]
+                raw = prefix[at:stop] if stop <= room and stop - start <= entry.memo_bytes else b""
+                known = known_of.get(raw)
+                if known is not None:
+                    last.next = known
+                elif raw and entry.is_plain:
+                    known = self._new(entry, raw, memo, last)
+                else:
+                    element = Element(entry, at, start, stop - start, stop, limit)
+                    scope.is_disordered |= entry.tag <= last_tag
+                    break
+            if known.tag <= last_tag:
                 scope.is_disordered = True
-            last_tag = tag
-            if entry.is_plain and stop <= room and stop - start <= MEMO_VALUE_BYTES:
-                raw = prefix[at:stop]
-                append(memo.get(raw) or self.decode(entry, table, prefix[start:stop], raw))
-                at = stop
-                continue
-            if entry.kind is Kind.END or (entry.kind is Kind.DELIMITER and scope.is_item):
-                return start if tag == ITEM_END else at
-            at = self._handlers[entry.kind](self, scope, Element(entry, at, start, stop - start, limit))
-            if self.is_over:
-                break
-            prefix, table = source.prefix, scope.table
-            entries, memo, room = table.entries, table.memo, min(limit, len(prefix))
-        return self._end(scope, at, limit)
+            if known.inside is not None:
+                self.count(known.inside)
+            append(known.text)
+            at += known.size
+            last, last_tag = known, known.tag
+        scope.last, scope.last_tag = last, last_tag
+        return at, element
+
+    def count(self, inside: Inside) -> None:
+        """Count elements that were remembered, so that no data set of this reading counts them."""
+        self.element_count += inside.elements
+        self.private_count += inside.private
+        self.deepest = max(self.deepest, len(self.path) + inside.depth)
 
     def _end(self, scope: Scope, at: int, limit: int) -> int:
         """The offset to go on at when the last element was read, or when the rest holds none."""
         limit = min(limit, self.source.size)
         if self.is_over or at >= limit:
             return at
-        if limit - at >= _LONGEST_HEADER or scope.is_item:
+        if limit - at >= _LONGEST_HEADER or scope.depth:
             return self.end_here("the object ends before the next element") if limit >= self.source.size else limit
         severity = Severity.WARNING if any(self.source.prefix[at:limit]) else Severity.INFO
         self.report(Reason.TRUNCATED, severity, "bytes too few for an element are left at the end")
@@ -183,11 +249,11 @@ class Parser:
         fragments = scope.fragments
         for place, entry, value in scope.undecided:
             resolved = scope.table.resolved(entry, "SS" if scope.is_signed else "US")
-            fragments[place] = self.decode(resolved, scope.table, value)
+            fragments[place] = self.decode(resolved, value)
         if scope.is_disordered:
             fragments = self._ordered(fragments)
         self.element_count += len(fragments)
-        self.private_count += sum([fragment[4] in "13579BDF" for fragment in fragments])
+        self.private_count += sum([fragment[4] in _ODD_DIGITS for fragment in fragments])
         return f"{{{','.join(fragments)}}}"
 
     def _ordered(self, fragments: list[str]) -> list[str]:
@@ -200,22 +266,32 @@ class Parser:
             self.report(Reason.MALFORMED, Severity.INFO, "elements are not in the order of their tags")
         return ordered
 
-    def decode(self, entry: Entry, table: Table, value: bytes, raw: bytes = b"") -> str:
-        """The JSON attribute of a value; remembered under ``raw`` unless the value does not fit."""
+    def _new(self, entry: Entry, raw: bytes, memo: Memo, last: Known) -> Known:
+        """Decode an element that came after ``last``; it is remembered unless its value does not fit."""
         try:
-            fragment = entry.key + entry.decode(value)
+            known = Known(raw, entry.tag, entry.key + entry.decode(raw[entry.header_bytes :]))
         except ValueFault as fault:
-            self.report(fault.reason, Severity.WARNING, fault.message, entry.tag)
-            return attribute_key(entry.tag, fault.vr or entry.vr) + fault.body
-        if raw:
-            table.remember(raw, fragment)
-        return fragment
+            return Known(raw, entry.tag, self._faulty(entry, fault))
+        memo.keep(known, last)
+        return known
+
+    def decode(self, entry: Entry, value: bytes) -> str:
+        """The JSON attribute of a value."""
+        try:
+            return entry.key + entry.decode(value)
+        except ValueFault as fault:
+            return self._faulty(entry, fault)
+
+    def _faulty(self, entry: Entry, fault: ValueFault) -> str:
+        """The JSON attribute of a value that does not fit, and an issue."""
+        self.report(fault.reason, Severity.WARNING, fault.message, entry.tag)
+        return attribute_key(entry.tag, fault.vr or entry.vr) + fault.body
 
     def reference(self, entry: Entry, start: int, length: int | None) -> str:
         """The JSON attribute of a value that stays in the object (PS3.18 F.2.6); the reference is relative."""
-        self.outside_uses += 1
+        self.unrepeatable += 1
         size = "" if length is None else f"&length={length}"
-        inflated = "&inflated=true" if self._is_inflated else ""
+        inflated = "&inflated=true" if self.is_inflated else ""
         return f'{entry.key},"BulkDataURI":"?offset={start}{size}{inflated}"}}'
 
     def value(self, element: Element) -> bytes | None:

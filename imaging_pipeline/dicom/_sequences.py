@@ -7,39 +7,47 @@ from __future__ import annotations
 
 import struct
 
-from imaging_pipeline.dicom._parser import ITEM, SEQUENCE_END, UNDEFINED, Element, Parser, Scope
-from imaging_pipeline.dicom._tables import IMPLICIT_LITTLE, Remembered, Syntax, Table
+from imaging_pipeline.dicom._memo import MEMO_DEPTH, Inside, Known
+from imaging_pipeline.dicom._parser import ITEM, MAX_DEPTH, SEQUENCE_END, UNDEFINED, Element, Handler, Parser, Scope
+from imaging_pipeline.dicom._tables import IMPLICIT_LITTLE, Kind, Syntax, Table
 from imaging_pipeline.errors import Reason, Severity
-
-MAX_DEPTH = 64
-"""Deepest nesting of sequences that is followed; structured reports stay below 20."""
-
-MEMO_SEQUENCE_BYTES = 4096
-"""Longer sequences are not remembered as a whole."""
 
 _TAG_AND_VR_BYTES = 6
 
 
 def read_sequence(parser: Parser, scope: Scope, element: Element) -> int:
-    """Read a sequence, or take it from the memo when the same bytes were read before."""
-    table = scope.table
-    is_short = element.length <= MEMO_SEQUENCE_BYTES and not element.entry.is_unknown
-    if not is_short or parser.value(element) is None:
-        return _read_new_sequence(parser, scope, element)
-    raw = parser.source.prefix[element.at : element.stop]
-    known = table.sequences.get(raw)
-    if known is not None:
-        scope.fragments.append(known.fragment)
-        parser.element_count += known.element_count
-        parser.private_count += known.private_count
-        return element.stop
-    before = (len(parser.issues), parser.outside_uses, parser.is_over)
-    element_count, private_count = parser.element_count, parser.private_count
-    at = _read_new_sequence(parser, scope, element)
-    if before == (len(parser.issues), parser.outside_uses, parser.is_over):
-        inside = (parser.element_count - element_count, parser.private_count - private_count)
-        table.remember_sequence(raw, Remembered(scope.fragments[-1], *inside))
-    return at
+    """Read a sequence of stated or undefined length."""
+    entry = element.entry
+    is_undefined = element.length == UNDEFINED
+    limit = element.limit if is_undefined else min(element.stop, element.limit)
+    if len(parser.path) >= MAX_DEPTH:
+        parser.report(Reason.MALFORMED, Severity.WARNING, f"sequences nest deeper than {MAX_DEPTH}", entry.tag)
+        parser.is_over = parser.is_over or is_undefined
+        scope.fragments.append(entry.key + "}")
+        return limit
+    items: list[str] = []
+    at = _read_items(parser, scope, element, limit, items)
+    scope.fragments.append(f'{entry.key},"Value":[{",".join(items)}]}}' if items else entry.key + "}")
+    if is_undefined:
+        return at
+    return element.stop if element.stop <= element.limit else parser.overrun(element)
+
+
+def read_noting(parser: Parser, scope: Scope, element: Element, read: Handler) -> tuple[int, Known | None]:
+    """Read an element; the offset after it, and what may be remembered: text that follows from its bytes alone."""
+    before = parser.unrepeatable
+    elements, private, deepest = parser.element_count, parser.private_count, parser.deepest
+    parser.deepest = len(parser.path)
+    at = read(parser, scope, element)
+    depth = parser.deepest - len(parser.path)
+    parser.deepest = max(parser.deepest, deepest)
+    is_short = at - element.start <= element.entry.memo_bytes and at <= len(parser.source.prefix)
+    if parser.unrepeatable != before or not is_short or depth > MEMO_DEPTH:
+        return at, None
+    inside = None
+    if element.entry.kind is Kind.SEQUENCE:
+        inside = Inside(parser.element_count - elements, parser.private_count - private, depth)
+    return at, Known(parser.source.prefix[element.at : at], element.entry.tag, scope.fragments[-1], inside)
 
 
 def skip_fragments(parser: Parser, syntax: Syntax, at: int, limit: int) -> int | None:
@@ -57,23 +65,6 @@ def skip_fragments(parser: Parser, syntax: Syntax, at: int, limit: int) -> int |
             return None
         at += int(length)
     return None
-
-
-def _read_new_sequence(parser: Parser, scope: Scope, element: Element) -> int:
-    entry = element.entry
-    is_undefined = element.length == UNDEFINED
-    limit = element.limit if is_undefined else min(element.stop, element.limit)
-    if len(parser.path) >= MAX_DEPTH:
-        parser.report(Reason.MALFORMED, Severity.WARNING, f"sequences nest deeper than {MAX_DEPTH}", entry.tag)
-        parser.is_over = parser.is_over or is_undefined
-        scope.fragments.append(entry.key + "}")
-        return limit
-    items: list[str] = []
-    at = _read_items(parser, scope, element, limit, items)
-    scope.fragments.append(f'{entry.key},"Value":[{",".join(items)}]}}' if items else entry.key + "}")
-    if is_undefined:
-        return at
-    return element.stop if element.stop <= element.limit else parser.overrun(element)
 
 
 def _read_items(parser: Parser, scope: Scope, element: Element, limit: int, items: list[str]) -> int:
@@ -98,8 +89,9 @@ def _read_items(parser: Parser, scope: Scope, element: Element, limit: int, item
             return at
         at += 8
         stop = limit if length == UNDEFINED else min(at + length, limit)
-        child = Scope(_item_table(parser, table, element, at, stop), scope)
+        child = Scope(_item_table(parser, table, element, at, stop), scope, tag)
         parser.path.append((tag, len(items)))
+        parser.deepest = max(parser.deepest, len(parser.path))
         at = parser.read(child, at, stop) if length == UNDEFINED else max(stop, parser.read(child, at, stop))
         items.append(parser.finish(child))
         parser.path.pop()

@@ -1,8 +1,8 @@
 """What a tag and a representation mean under one transfer syntax and character set, looked up once.
 
-Owns the layout of element headers (PS3.5 7.1), the choice of the representation where the file does not state
-it, and the memo of decoded elements. Contains no state of any single object: a table may serve many objects,
-one after the other or in several threads at once.
+Owns the layout of element headers (PS3.5 7.1) and the choice of the representation where the file does not state
+it. Contains no state of any single object: a table may serve many objects, one after the other or in several
+threads at once.
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ from imaging_pipeline.dicom._elements import (
     decoders_for,
     lut_descriptor,
 )
+from imaging_pipeline.dicom._memo import MEMO_BYTES, MEMO_SEQUENCE_BYTES, MEMO_VALUE_BYTES, Memo
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 PIXEL_REPRESENTATION = 0x00280103
 PIXEL_DATA_TAGS = {0x7FE00008: "OF", 0x7FE00009: "OD", 0x7FE00010: "OW"}
 """Float, double float and integer pixel data with their representation in implicit syntax."""
-
-MEMO_BYTES = 4 * 1024 * 1024
-"""Bytes of raw elements and decoded text that one table remembers before it starts anew."""
 
 TABLES_MAX = 24
 """Combinations of syntax and character set kept at a time; a batch rarely has more than five."""
@@ -45,7 +43,7 @@ _CREATOR_ELEMENTS = range(0x0010, 0x0100)
 _LUT_DESCRIPTORS = frozenset({0x00281101, 0x00281102, 0x00281103, 0x00283002})
 
 
-class Kind(enum.Enum):
+class Kind(enum.IntEnum):
     """How an element is read."""
 
     VALUE = enum.auto()
@@ -78,15 +76,16 @@ EXPLICIT_LITTLE = Syntax(is_explicit=True)
 EXPLICIT_BIG = Syntax(is_explicit=True, is_big=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """All that is known of an element from its tag and representation.
+    """All that is known of an element from its tag and representation; never changed once made.
 
     Attributes:
         tag: group and element as one number.
         vr: the representation in words of the dictionary; may be ambiguous (``US or SS``).
         kind: how it is read.
-        is_plain: its text depends on nothing but its bytes, so it may be remembered.
+        memo_bytes: values up to this length may be remembered; -1 where the text depends on more than the bytes.
+        is_plain: a value to be decoded, not a sequence and nothing that steers the reading.
         key: the opening of its JSON attribute, up to and with the representation.
         decode: value bytes to the rest of the attribute.
         header_bytes: from the tag to the value.
@@ -98,6 +97,7 @@ class Entry:
     tag: int
     vr: str
     kind: Kind
+    memo_bytes: int
     is_plain: bool
     key: str
     decode: Decoder
@@ -105,14 +105,6 @@ class Entry:
     length_at: int
     read_length: Callable[[bytes, int], tuple[int, ...]]
     is_unknown: bool = False
-
-
-class Remembered(NamedTuple):
-    """A decoded sequence with the number of elements, and of private ones, inside it."""
-
-    fragment: str
-    element_count: int
-    private_count: int
 
 
 class Table:
@@ -123,24 +115,28 @@ class Table:
         codecs: the character set the table is for.
         key_bytes: how many bytes of an element select its entry: the tag, and the stated representation.
         entries: raw key to entry.
-        memo: raw element to JSON attribute.
-        sequences: raw sequence to JSON attribute.
+        memo: what was decoded under this table.
     """
 
-    def __init__(self, syntax: Syntax, codecs: tuple[str, ...], *, only_group: int | None = None) -> None:
+    def __init__(
+        self,
+        syntax: Syntax,
+        codecs: tuple[str, ...],
+        *,
+        memo_bytes: int = MEMO_BYTES,
+        only_group: int | None = None,
+    ) -> None:
         self.syntax = syntax
         self.codecs = codecs
         self.key_bytes = 6 if syntax.is_explicit else 4
         self.entries: dict[bytes, Entry] = {}
-        self.memo: dict[bytes, str] = {}
-        self.sequences: dict[bytes, Remembered] = {}
+        self.memo = Memo(memo_bytes)
         self._only_group = only_group
         self._resolved: dict[tuple[int, str, bool], Entry] = {}
         self._decoders = decoders_for(syntax.endian, codecs)
         self._read_tag = struct.Struct(syntax.endian + "HH").unpack_from
         self._read_short = struct.Struct(syntax.endian + "H").unpack_from
         self._read_long = struct.Struct(syntax.endian + "L").unpack_from
-        self._memo_room = MEMO_BYTES
 
     def entry(self, key: bytes) -> Entry:
         """The entry for the first bytes of an element, made on first sight."""
@@ -162,23 +158,6 @@ class Table:
             found = self._resolved[key] = self._with_vr(entry, vr)
         return found
 
-    def remember(self, raw: bytes, fragment: str) -> None:
-        """Keep the JSON attribute of a raw element for the next time the same bytes come."""
-        self._make_room(len(raw) + len(fragment))
-        self.memo[raw] = fragment
-
-    def remember_sequence(self, raw: bytes, sequence: Remembered) -> None:
-        """Keep the JSON attribute of a raw sequence."""
-        self._make_room(len(raw) + len(sequence.fragment))
-        self.sequences[raw] = sequence
-
-    def _make_room(self, size: int) -> None:
-        self._memo_room -= size
-        if self._memo_room < 0:
-            self.memo.clear()
-            self.sequences.clear()
-            self._memo_room = MEMO_BYTES - size
-
     def _make(self, tag: int, stated_vr: str) -> Entry:
         """Entry of a tag; letters that cannot be a representation mean that the element is implicit."""
         is_explicit = _is_letters(stated_vr) and tag >> 16 != _DELIMITER_GROUP
@@ -186,6 +165,8 @@ class Table:
         kind = self._kind(tag, vr, is_explicit=is_explicit)
         if kind is Kind.CREATOR and vr == "UN":
             vr = "LO"
+        elif kind in (Kind.CHARSET, Kind.PIXEL_REPRESENTATION) and vr == "UN":
+            vr = public_vr(tag)
         elif kind is Kind.PIXEL_DATA and (vr == "UN" or vr not in BINARY_VRS):
             vr = PIXEL_DATA_TAGS[tag]
         header_bytes, length_at, read_length = 8, 4, self._read_long
@@ -197,6 +178,7 @@ class Table:
             tag=tag,
             vr=vr,
             kind=kind,
+            memo_bytes=-1 if stated_vr == "UN" else _MEMO_BYTES_OF_KIND.get(kind, -1),
             is_plain=kind in (Kind.VALUE, Kind.BINARY),
             key=attribute_key(tag, vr),
             decode=self._decoder(tag, vr),
@@ -212,6 +194,7 @@ class Table:
             entry,
             vr=vr,
             kind=kind,
+            memo_bytes=_MEMO_BYTES_OF_KIND[kind],
             is_plain=kind is not Kind.SEQUENCE,
             key=attribute_key(entry.tag, vr),
             decode=self._decoder(entry.tag, vr),
@@ -237,10 +220,11 @@ class Table:
 
 
 class Tables:
-    """The tables in use, at most ``TABLES_MAX``."""
+    """The tables in use, at most ``TABLES_MAX``, each with a memo of so many bytes."""
 
-    def __init__(self) -> None:
-        self.file_meta = Table(EXPLICIT_LITTLE, (ASCII,), only_group=0x0002)
+    def __init__(self, memo_bytes: int = MEMO_BYTES) -> None:
+        self.file_meta = Table(EXPLICIT_LITTLE, (ASCII,), memo_bytes=memo_bytes, only_group=0x0002)
+        self._memo_bytes = memo_bytes
         self._tables: dict[tuple[Syntax, tuple[str, ...]], Table] = {}
 
     def get(self, syntax: Syntax, codecs: tuple[str, ...]) -> Table:
@@ -249,7 +233,7 @@ class Tables:
         if table is None:
             if len(self._tables) >= TABLES_MAX:
                 self._tables.pop(next(iter(self._tables)), None)
-            table = self._tables[syntax, codecs] = Table(syntax, codecs)
+            table = self._tables[syntax, codecs] = Table(syntax, codecs, memo_bytes=self._memo_bytes)
         return table
 
 
@@ -312,4 +296,10 @@ _KIND_OF_TAG = {
     SPECIFIC_CHARACTER_SET: Kind.CHARSET,
     PIXEL_REPRESENTATION: Kind.PIXEL_REPRESENTATION,
     **dict.fromkeys(PIXEL_DATA_TAGS, Kind.PIXEL_DATA),
+}
+
+_MEMO_BYTES_OF_KIND = {
+    Kind.VALUE: MEMO_VALUE_BYTES,
+    Kind.BINARY: MEMO_VALUE_BYTES,
+    Kind.SEQUENCE: MEMO_SEQUENCE_BYTES,
 }

@@ -5,18 +5,15 @@ objects and no interpretation of single attributes. Pixel data are never read.
 
 The document holds the data set and the file meta information, in tag order, as compact text that every strict
 JSON parser accepts and that encodes to UTF-8. It carries the same values as ``pydicom.Dataset.to_json_dict``
-except where the standard, strictness or a table of many objects asks for something else:
+except where the standard, strictness or a table of many objects asks for something else; each difference is in
+``docs/reference/json_model.md`` and has a test. The most important ones:
 
 * group 0002 is in it; group lengths (gggg,0000) are not, as PS3.18 F.2.2 demands;
-* an empty component of a multi-valued attribute is ``null``, empty component groups of a person name are left
-  out and an empty sequence has no ``Value`` (PS3.18 F.2.2, F.2.5);
+* an empty component of a multi-valued attribute is ``null`` (PS3.18 F.2.5);
 * numeric text (DS, IS) keeps its digits; text that is no number stays text, where pydicom fails;
-* NaN and infinities are the strings ``NaN``, ``inf``, ``-inf``;
-* ambiguous representations are settled, where pydicom states ``US or SS or OW``;
 * binary values over 1024 bytes, and any value over 1 MiB, are a ``BulkDataURI`` relative to the object:
   ``?offset=O&length=L`` (bytes; no length for encapsulated pixel data; ``&inflated=true`` when the offset counts
-  inside a deflated data set);
-* an escape sequence of ISO 2022 is honoured even if the character set does not announce it.
+  inside a deflated data set).
 
 The issues' paths count items from 0, as the document's arrays do. Reading one header costs time and memory in
 proportion to its size: lengths are checked before anything is sliced, nesting, issues, inflation and memo are
@@ -31,6 +28,7 @@ from dataclasses import dataclass
 
 from imaging_pipeline.dicom._charset import ASCII
 from imaging_pipeline.dicom._handlers import HANDLERS
+from imaging_pipeline.dicom._memo import MEMO_BYTES
 from imaging_pipeline.dicom._parser import Parser, Scope
 from imaging_pipeline.dicom._recognition import (
     DEFLATED_UID,
@@ -84,12 +82,16 @@ class Header:
 class HeaderReader:
     """Reads headers and remembers decoded elements, since most of them repeat over a series.
 
-    The memo is bounded (``_tables.MEMO_BYTES``, ``_tables.TABLES_MAX``) and a result never depends on it. One
-    reader may serve several threads; every process of a pool has its own.
+    The memo is bounded and a result never depends on it. One reader may serve several threads; every process of a
+    pool has its own.
+
+    Args:
+        memo_bytes: the most that is remembered per combination of encoding and character set, of which there are
+            at most ``_tables.TABLES_MAX``; 0 to remember nothing.
     """
 
-    def __init__(self) -> None:
-        self._tables = Tables()
+    def __init__(self, *, memo_bytes: int = MEMO_BYTES) -> None:
+        self._tables = Tables(memo_bytes)
 
     def read(self, data: bytes, *, size: int | None = None, more: Callable[[int], bytes] | None = None) -> Header:
         """Read one header; see ``read_header``."""
@@ -163,8 +165,8 @@ class _Reading:
             info(Reason.MISSING_FILE_META, message="there is no file meta information")
             return None, at
         at = parser.read(self._scope, at, source.size)
-        stated = (text for text in self._scope.fragments if text.startswith(_TRANSFER_SYNTAX))
-        uid = next((text.removeprefix(_TRANSFER_SYNTAX).partition('"')[0] for text in stated), None)
+        stated = ",".join(self._scope.fragments).partition(_TRANSFER_SYNTAX)[2]
+        uid = stated.partition('"')[0] or None
         if uid is None and not parser.is_over:
             info(Reason.MISSING_FILE_META, message="the file meta information states no transfer syntax")
         return uid, at
@@ -185,29 +187,26 @@ class _Reading:
             reason = Reason.MALFORMED if self._source.size - at >= _SHORTEST_ELEMENT else Reason.TRUNCATED
             self._parser.report(reason, Severity.WARNING, "what follows is no data set")
             return uid
-        self._scope.table = self._tables.get(syntax, _DEFAULT_CODECS)
+        self._scope.use(self._tables.get(syntax, _DEFAULT_CODECS))
         self._parser.read(self._scope, at, self._source.size)
         return uid or UID_OF_SYNTAX[syntax]
 
     def _read_deflated(self, at: int) -> None:
         """Go on in the inflated data set, with what is known so far."""
-        issues = self._parser.issues
-        source = inflating(self._source, at)
-        self._parser = Parser(source, self._tables, HANDLERS, is_inflated=True)
-        self._parser.issues = issues
-        self._scope.table = self._tables.get(EXPLICIT_LITTLE, _DEFAULT_CODECS)
+        self._parser.source = inflating(self._source, at)
+        self._parser.is_inflated = True
+        self._scope.use(self._tables.get(EXPLICIT_LITTLE, _DEFAULT_CODECS))
         self._parser.read(self._scope, 0, UNKNOWN_SIZE)
 
     def _header(self, json: str, uid: str | None) -> Header:
         parser = self._parser
         pixel_data = parser.pixel_data
-        is_inflated = parser.source is not self._source
-        read_bytes = len(parser.source.prefix) if is_inflated else self._source.size
+        read_bytes = len(parser.source.prefix) if parser.is_inflated else self._source.size
         return Header(
             json=json,
             transfer_syntax_uid=uid,
             has_preamble=self._is_file,
-            pixel_offset=None if pixel_data is None or is_inflated else pixel_data.offset,
+            pixel_offset=None if pixel_data is None or parser.is_inflated else pixel_data.offset,
             pixel_length=pixel_data.length if pixel_data else None,
             has_pixel=pixel_data is not None,
             header_bytes=pixel_data.element_at if pixel_data else read_bytes,
