@@ -16,6 +16,7 @@ import imaging_pipeline
 from imaging_pipeline.catalog.inspection import (
     OUT_OF_REACH,
     PARSER_VERSION,
+    ZIP_TYPE,
     ParseStatus,
     crashed_rows,
     gone_rows,
@@ -92,8 +93,7 @@ def load_bronze(
         TransientError: the lake is locked, or most of the objects cannot be read: the source is out of reach.
     """
     started_at = _now()
-    with lake.transaction():  # also when the rest fails: what has vanished must not wait for it
-        _mark_deleted(lake, batch_id, manifest)
+    _mark_deleted(lake, batch_id, manifest)  # also when the rest fails: what has vanished must not wait for it
     known = {str(key) for (key,) in lake.rows(_KNOWN, [batch_id])}
     gone = {target.key for target in manifest if target.deleted_at is not None}
     kept_anyway = _read_before(lake, batch_id) | (gone & known)
@@ -135,8 +135,8 @@ def readable_archives(lake: Lake, batch_id: str, manifest: Sequence[ObjectVersio
     """
     rows = lake.rows(
         """SELECT object_key FROM bronze.object_catalog
-        WHERE arrival_batch = ? AND media_type = 'application/zip' AND parent_uri IS NULL AND deleted_at IS NULL""",
-        [batch_id],
+        WHERE arrival_batch = ? AND media_type = ? AND parent_uri IS NULL AND deleted_at IS NULL""",
+        [batch_id, ZIP_TYPE],
     )
     found = {str(key) for (key,) in rows}
     return [target for target in manifest if target.key in found]
@@ -220,13 +220,14 @@ def _mark_deleted(lake: Lake, batch_id: str, manifest: Sequence[ObjectVersion]) 
         "object_key": pa.array([target.key for target in changed], pa.string()),
         "deleted_at": pa.array([target.deleted_at for target in changed], pa.timestamp("us")),
     }
-    lake.connection.register("tombstones", pa.table(tombstones))
-    lake.connection.execute(
-        """UPDATE bronze.object_catalog AS catalog SET deleted_at = tombstones.deleted_at FROM tombstones
-        WHERE arrival_batch = ? AND catalog.object_key = tombstones.object_key""",
-        [batch_id],
-    )
-    lake.connection.unregister("tombstones")
+    with lake.transaction():
+        lake.connection.register("tombstones", pa.table(tombstones))
+        lake.connection.execute(
+            """UPDATE bronze.object_catalog AS catalog SET deleted_at = tombstones.deleted_at FROM tombstones
+            WHERE arrival_batch = ? AND catalog.object_key = tombstones.object_key""",
+            [batch_id],
+        )
+        lake.connection.unregister("tombstones")
 
 
 def stage_filter(stages: Sequence[Stage]) -> str:

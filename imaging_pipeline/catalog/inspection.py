@@ -1,6 +1,6 @@
 """One object → its rows in bronze: what it is, its digest, its header, and what is wrong with it.
 
-Each object is read once. Runs in worker processes; writes nothing.
+Each object is read once, but for archives, of which the directory is enough. Runs in worker processes; writes nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ import pyarrow as pa
 from imaging_pipeline.dicom.header import Header, read_header
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Severity, Stage
 from imaging_pipeline.lake import registry
+from imaging_pipeline.objects.archive import ArchiveSummary
 from imaging_pipeline.objects.model import Content, ObjectVersion, key_of
 from imaging_pipeline.objects.reading import ObjectReader
 
-PARSER_VERSION = "2"
+PARSER_VERSION = "3"
 """Part of the code version of bronze: raise it when the same bytes would give other rows."""
+
+ZIP_TYPE = "application/zip"
+"""Media type of zip archives."""
 
 OUT_OF_REACH = (Reason.GONE, Reason.ACCESS_DENIED, Reason.UNAVAILABLE, Reason.UNREADABLE)
 """Why an object cannot be fetched now and may be later."""
+
+_DIRECTORY_UNUSABLE = (Reason.ARCHIVE_UNREADABLE, Reason.TOO_LARGE)
 
 PREFIX_BYTES = 16 << 20
 """Bytes kept of an object while it is digested; headers end far before, and a longer one is read again."""
@@ -33,8 +39,8 @@ DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 """A file so named that holds no DICOM has failed; any other that holds none is skipped."""
 
 _MAGIC: Mapping[bytes, str] = {
-    b"PK\x03\x04": "application/zip",
-    b"PK\x05\x06": "application/zip",
+    b"PK\x03\x04": ZIP_TYPE,
+    b"PK\x05\x06": ZIP_TYPE,
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
     b"%PDF-": "application/pdf",
@@ -81,6 +87,8 @@ def inspect_object(reader: ObjectReader, batch_id: str, target: ObjectVersion, r
     content: Content | None = None
     header: Header | None = None
     try:
+        if _inspect_archive(reader, batch_id, target, rows):
+            return
         content = reader.read_content(target, keep=PREFIX_BYTES)
         header = _read_header(reader, target, content)
         issues = list(header.issues)
@@ -94,6 +102,25 @@ def inspect_object(reader: ObjectReader, batch_id: str, target: ObjectVersion, r
     if header is not None:
         rows.headers.append(_header_row(batch_id, target, header))
     rows.issues.extend(issue_row(batch_id, target.key, issue) for issue in issues)
+
+
+def _inspect_archive(reader: ObjectReader, batch_id: str, target: ObjectVersion, rows: BronzeRows) -> bool:
+    """Add the rows of an archive whose directory can be used; False: it must be read like any other object.
+
+    Its own bytes are not read, and it has no digest: its members have theirs, and its version says whether it changed.
+    """
+    if not target.is_archive or target.parent_uri is not None:
+        return False
+    try:
+        summary = reader.describe_archive(target)
+    except PoisonInput:
+        return False
+    if not summary.is_whole_file:
+        return False  # what lies before its first member may be a DICOM object
+    row = _catalog_row(batch_id, target, None, None, ParseStatus.SKIPPED)
+    rows.catalog.append(row | {"is_dicom": False, "media_type": ZIP_TYPE})
+    rows.issues.append(issue_row(batch_id, target.key, _told_of(summary)))
+    return True
 
 
 def crashed_rows(batch_id: str, target: ObjectVersion) -> dict[str, pa.Table]:
@@ -142,7 +169,7 @@ def _refusal(reader: ObjectReader, target: ObjectVersion, content: Content | Non
     """The issue of an object without a header: harmless when it never claimed to be DICOM."""
     if content is None:
         return refusal.issue(Stage.FETCH)
-    if target.is_archive or _media_type(content) == "application/zip":
+    if target.is_archive or _media_type(content) == ZIP_TYPE:
         return _archive_issue(reader, target)
     if refusal.reason is Reason.NOT_DICOM and not _claims_dicom(target):
         return Issue(Reason.NOT_DICOM, Stage.PARSE, Severity.INFO, message=f"looks like {_media_type(content)}")
@@ -157,7 +184,11 @@ def _archive_issue(reader: ObjectReader, target: ObjectVersion) -> Issue:
         summary = reader.describe_archive(target)
     except PoisonInput as refusal:
         # Out of reach is not unreadable: as a matter of fetching it, it is tried again.
-        return refusal.issue(Stage.FETCH if refusal.reason in OUT_OF_REACH else Stage.LIST)
+        return refusal.issue(Stage.LIST if refusal.reason in _DIRECTORY_UNUSABLE else Stage.FETCH)
+    return _told_of(summary)
+
+
+def _told_of(summary: ArchiveSummary) -> Issue:
     message = f"its {summary.members} members are objects of their own"
     if summary.duplicates:
         message += f"; {summary.duplicates} entries are hidden behind later ones of the same name and are not read"

@@ -187,8 +187,10 @@ class Ledger(Batches):
     ) -> int:
         """Note the members of an archive that could be read, or was recognised, only when it was read.
 
-        Returns how many are new.
+        Returns how many are new. Where this version was looked into before, when it was listed, nothing is done.
         """
+        if self._seen.has_members_noted(archive):
+            return 0
         return self._seen.note_all([], self._expanded([replace(archive, is_archive=True)], reader), now, deletions)
 
     def missing(self, source: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.sqlite import connect
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS batch (
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS object (
   modified_at TEXT NOT NULL,
   source TEXT NOT NULL,
   is_archive INTEGER NOT NULL,
+  members_noted INTEGER NOT NULL DEFAULT 0,
   parent_uri TEXT,
   batch_seq INTEGER REFERENCES batch (seq),
   noted_at TEXT NOT NULL,

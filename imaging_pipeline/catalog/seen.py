@@ -70,7 +70,17 @@ class SeenObjects:
                 listed = {member.uri for member in members}
                 left = [row_id for uri, row_id in self._member_ids(archive.uri) if uri not in listed]
                 self.retire(left, now, deletions)
+                self._connection.execute(
+                    "UPDATE object SET members_noted = 1 WHERE uri = ? AND version = ?", (archive.uri, archive.version)
+                )
         return new
+
+    def has_members_noted(self, archive: ObjectVersion) -> bool:
+        """Whether the members of this version of an archive were noted since it was last found new, changed or back."""
+        rows = self._connection.execute(
+            "SELECT members_noted FROM object WHERE uri = ? AND version = ?", (archive.uri, archive.version)
+        ).fetchall()
+        return any(noted for (noted,) in rows)
 
     def _note(
         self, entries: Sequence[ObjectVersion], parent_uri: str | None, now: datetime, deletions: Deletions
@@ -92,7 +102,7 @@ class SeenObjects:
         self.retire([known[key][0] for key in old if key[0] in archives], now, deletions, keep_members=True)
         back = [known[key] for key in wanted if key in known and key not in current]
         self._connection.executemany(
-            "UPDATE object SET is_current = 1, gone_at = NULL, missing_since = NULL WHERE id = ?",
+            "UPDATE object SET is_current = 1, gone_at = NULL, missing_since = NULL, members_noted = 0 WHERE id = ?",
             [(row_id,) for row_id, *_ in back],
         )
         revise(self._connection, {batch for _, _, was_gone, batch in back if was_gone and batch is not None})

@@ -40,13 +40,21 @@ MAX_MEMBER_BYTES = 64 << 30
 MAX_DIRECTORY_BYTES = 256 << 20
 """An archive whose directory is longer is refused before it is read: it is held in memory."""
 
+AT_ONCE_BYTES = 1 << 20
+"""Members of an archive on disk up to this size are read and inflated in one go; larger ones in such steps."""
+
 OPEN_ARCHIVES = 8
 """Archives whose directory a process keeps: reading one of n members n times would be quadratic."""
 
 _SAFE = "/@$&'()*+,;=:~-._"
 _ENCRYPTED = 0x1
-_LOCAL_HEADER_BYTES = 30
+_PATCHED_OR_SEALED = 0x60
+_UTF8_NAME = 0x800
+_LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
+_LOCAL_MAGIC = b"PK\x03\x04"
+_LOCAL_EXTRA_BYTES = 256
 _STEP_BYTES = 4096
+_READ_AT_ONCE = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _UNPACKED_HERE = frozenset({zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
 _UNREADABLE = (
     zipfile.BadZipFile, lzma.LZMAError, struct.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError,
@@ -64,6 +72,7 @@ class ArchiveSummary:
         hidden: entries with a leading dot in their last name; not read.
         encrypted: members that cannot be read without a password.
         nested: members that are archives themselves, which are not looked into.
+        is_whole_file: it begins where its file begins: nothing else, such as a program, lies before it.
     """
 
     members: int
@@ -71,11 +80,7 @@ class ArchiveSummary:
     hidden: int
     encrypted: int
     nested: int
-
-
-def is_nested_archive(target: ObjectVersion) -> bool:
-    """Whether an object is an archive within an archive; such are catalogued and not looked into."""
-    return target.parent_uri is not None and _is_archive(target.name)
+    is_whole_file: bool = True
 
 
 def list_members(archive: ObjectVersion, access: S3Access) -> Iterator[ObjectVersion]:
@@ -115,6 +120,7 @@ def describe_archive(archive: ObjectVersion, access: S3Access) -> ArchiveSummary
         hidden=len(files) - len(members),
         encrypted=sum(1 for member in members.values() if member.flag_bits & _ENCRYPTED),
         nested=sum(1 for name in members if _is_archive(name)),
+        is_whole_file=min((each.header_offset for each in directory.filelist), default=directory.start_dir) == 0,
     )
 
 
@@ -139,9 +145,50 @@ def open_member(member: ObjectVersion, access: S3Access) -> IO[bytes]:
     try:
         if info.compress_type in _UNPACKED_HERE:
             return io.BufferedReader(_Unpacked(directory.open(_as_packed(info)), info))
-        return directory.open(info)
+        if not isinstance(directory.fp, _LocalFile) or not _is_read_at_once(info):
+            return directory.open(info)
+        packed = _packed(directory.fp, info)
     except _UNREADABLE:
         raise PoisonInput(Reason.UNREADABLE, "the member's compression or header cannot be read") from None
+    return io.BytesIO(_unpacked(packed, info))
+
+
+def _is_read_at_once(info: zipfile.ZipInfo) -> bool:
+    return info.compress_type in _READ_AT_ONCE and max(info.file_size, info.compress_size) <= AT_ONCE_BYTES
+
+
+def _packed(file: _LocalFile, info: zipfile.ZipInfo) -> bytes:
+    """A member's bytes as they are in the archive, behind its local header (PKWARE APPNOTE section 4.3.7)."""
+    usual = _LOCAL_HEADER.size + len(info.orig_filename) + _LOCAL_EXTRA_BYTES + info.compress_size
+    data = file.read_at(info.header_offset, usual)
+    magic, flags, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(data)
+    name_end = _LOCAL_HEADER.size + name_bytes
+    start = name_end + extra_bytes
+    stop = start + info.compress_size
+    if stop > usual:  # a long name or extra field: the member goes on behind what was read
+        data += file.read_at(info.header_offset + len(data), stop - usual)
+    name = data[_LOCAL_HEADER.size : name_end].decode("utf-8" if flags & _UTF8_NAME else "cp437")
+    if magic != _LOCAL_MAGIC or name != info.orig_filename or info.flag_bits & _PATCHED_OR_SEALED:
+        raise zipfile.BadZipFile
+    return data[start:stop]
+
+
+def _unpacked(packed: bytes, info: zipfile.ZipInfo) -> bytes:
+    """A member's own bytes, not more than the directory says and with the checksum that it names.
+
+    Raises:
+        EOFError: the archive ends before the member.
+        zipfile.BadZipFile: the checksum is another.
+        zlib.error: they are not deflated.
+    """
+    if len(packed) < info.compress_size:
+        raise EOFError
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        packed = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, info.file_size + 1)
+    content = packed[: info.file_size]
+    if zlib.crc32(content) != info.CRC:
+        raise zipfile.BadZipFile
+    return content
 
 
 def forget_archives() -> None:
@@ -156,8 +203,10 @@ def _open(uri: str, access: S3Access, listed: ObjectVersion | None = None) -> zi
         return _open_s3(access, uri, version, size)
     path = _local_path(uri)
     try:
-        status = os.stat(path)  # noqa: PTH116 - a Path made anew for each of many members costs more than the call
-        return _open_file(path, file_version(status))
+        version = file_version(os.stat(path))  # noqa: PTH116 - a Path for each of many members costs more than the call
+        if listed is not None and version != listed.version:
+            raise PoisonInput(Reason.CHANGED_WHILE_READ, "the archive's size or time differ from when it was listed")
+        return _open_file(path, version)
     except FileNotFoundError:
         raise PoisonInput(Reason.GONE, "its archive is no longer there; the next listing takes it out") from None
     except PermissionError:
@@ -214,7 +263,7 @@ def _is_overlapping(directory: zipfile.ZipFile) -> bool:
         if member.header_offset < end:
             return True
         name_bytes = len(member.orig_filename)  # in characters: never more than its bytes
-        end = member.header_offset + _LOCAL_HEADER_BYTES + name_bytes + member.compress_size
+        end = member.header_offset + _LOCAL_HEADER.size + name_bytes + member.compress_size
     return end > directory.start_dir
 
 
@@ -224,6 +273,10 @@ class _LocalFile(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         _refuse_long_directory(size)
         return super().read(-1 if size is None else size)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Bytes from an offset, fewer at the end of the file."""
+        return os.pread(self.fileno(), size, offset)
 
 
 class _FileInBucket(S3RangeFile):

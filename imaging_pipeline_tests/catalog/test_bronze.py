@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from collections import Counter
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +14,7 @@ import pydicom
 import pytest
 
 from imaging_pipeline.catalog import bronze, inspection
-from imaging_pipeline.catalog.bronze import BatchCounts, load_bronze
+from imaging_pipeline.catalog.bronze import BatchCounts, load_bronze, readable_archives
 from imaging_pipeline.errors import TransientError
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import Content, ObjectVersion
@@ -149,3 +152,78 @@ def test_a_list_that_names_mostly_what_is_not_there_is_no_outage(
     assert counts.unread == 0
     codes = identified.rows("SELECT issue_code, count(*) FROM bronze.ingest_issue GROUP BY ALL")
     assert codes == [("gone", 20)]
+
+
+# ---- archives
+
+
+def an_archive(folder_of_it: Path, manifest: list[ObjectVersion], *, before: bytes = b"") -> list[ObjectVersion]:
+    """An archive of two of the files, and its members."""
+    path = folder_of_it / "in" / "z.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for target in manifest[:2]:
+            archive.write(folder_of_it / "in" / target.name, target.name)
+    path.write_bytes(before + path.read_bytes())
+    listed = next(each for each in folder(path.parent, "site").list(datetime.now(UTC)) if each.is_archive)
+    return [listed, *ObjectReader().list_members(listed)]
+
+
+def archive_row(lake: Lake) -> tuple[object, ...]:
+    (row,) = lake.rows(
+        """SELECT sha256, is_dicom, media_type, parse_status, issue_code, severity, message
+        FROM bronze.object_catalog LEFT JOIN bronze.ingest_issue USING (object_key)
+        WHERE relative_path LIKE '%z.zip' AND parent_uri IS NULL"""
+    )
+    return row
+
+
+def test_of_an_archive_the_directory_is_read_and_its_members_have_the_digests(
+    identified: Lake, manifest: list[ObjectVersion], tmp_path: Path
+) -> None:
+    targets = an_archive(tmp_path, manifest)
+    assert str(load(identified, targets)) == "seen 3 = parsed 2 + failed 0 + skipped 1"
+    assert READS == {"0.dcm": 1, "1.dcm": 1}
+    told = (None, False, "application/zip", "SKIPPED", "archive", "INFO", "its 2 members are objects of their own")
+    assert archive_row(identified) == told
+    digests = identified.rows("SELECT sha256 FROM bronze.object_catalog WHERE parent_uri IS NOT NULL")
+    assert {digest for (digest,) in digests} == {
+        hashlib.sha256((tmp_path / "in" / target.name).read_bytes()).hexdigest() for target in manifest[:2]
+    }
+    assert readable_archives(identified, "b", targets) == targets[:1]
+
+
+def test_an_archive_replaced_after_it_was_listed_waits_for_the_next_listing(
+    identified: Lake, manifest: list[ObjectVersion], tmp_path: Path
+) -> None:
+    (archive, *_) = an_archive(tmp_path, manifest)
+    (tmp_path / "in" / "z.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    load(identified, [archive, *manifest])
+    assert archive_row(identified)[3:6] == ("FAILED", "changed_while_read", "ERROR")
+    assert not readable_archives(identified, "b", [archive])
+
+
+def test_an_image_with_an_archive_behind_it_is_an_image(
+    identified: Lake, manifest: list[ObjectVersion], tmp_path: Path
+) -> None:
+    image = (tmp_path / "in" / "0.dcm").read_bytes()
+    (both, *_) = an_archive(tmp_path, manifest, before=image)
+    load(identified, [both])
+    whole = hashlib.sha256((tmp_path / "in" / "z.zip").read_bytes()).hexdigest()
+    rows = identified.rows("SELECT sha256, is_dicom, media_type FROM bronze.object_catalog")
+    assert rows == [(whole, True, "application/dicom")]
+
+
+def test_where_nothing_has_vanished_the_lake_is_written_once(
+    identified: Lake, manifest: list[ObjectVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, real = [], Lake.transaction
+
+    def counted(lake: Lake) -> AbstractContextManager[None]:
+        writes.append(lake)
+        return real(lake)
+
+    monkeypatch.setattr(Lake, "transaction", counted)
+    load(identified, manifest)
+    assert len(writes) == 1
+    load(identified, [replace(target, deleted_at=GONE_AT) for target in manifest])
+    assert len(writes) == 3

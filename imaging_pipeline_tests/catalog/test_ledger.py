@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -530,6 +531,73 @@ def test_members_of_an_archive_that_could_not_be_read_at_first_are_found_later(l
     whole.rename(tmp_path / "a.zip")
     (target,) = ledger.manifest(batch.batch_id)
     assert ledger.add_members(target, READER, now=NOW) == 2
+
+
+@dataclass(frozen=True, slots=True)
+class Looking(ObjectReader):
+    """Notes into which archives it looks; ``is_dying``: its process is killed there."""
+
+    looks: list[str] = field(default_factory=list)
+    is_dying: bool = False
+
+    def list_members(self, archive: ObjectVersion) -> Iterator[ObjectVersion]:
+        if self.is_dying:
+            raise KeyboardInterrupt
+        self.looks.append(archive.name)
+        return ObjectReader.list_members(self, archive)
+
+
+def test_an_archive_that_was_looked_into_when_it_was_listed_is_not_opened_again(ledger: Ledger, tmp_path: Path) -> None:
+    zipped(tmp_path / "a.zip", "one", "two")
+    (tmp_path / "broken.zip").write_bytes(b"PK nothing")
+    scan(ledger, archives(tmp_path))
+    (batch,) = cut(ledger)
+    reader = Looking()
+    for target in ledger.manifest(batch.batch_id):
+        if target.is_archive:
+            assert ledger.add_members(target, reader, now=NOW) == 0
+    assert reader.looks == ["broken.zip"]
+    assert members(ledger, batch)["one"]
+
+
+def test_an_archive_found_by_its_content_is_opened_once(ledger: Ledger, tmp_path: Path) -> None:
+    export = replace(zipped(tmp_path / "export", "one", "two"), is_archive=False)
+    ledger._seen.note_all([export], [], NOW, Deletions.TOMBSTONE)
+    reader = Looking()
+    assert [ledger.add_members(export, reader, now=NOW) for _ in range(3)] == [2, 0, 0]
+    assert reader.looks == ["export"]
+
+
+def test_a_kill_while_an_archive_is_looked_into_leaves_it_to_be_looked_into(ledger: Ledger, tmp_path: Path) -> None:
+    export = replace(zipped(tmp_path / "export", "one", "two"), is_archive=False)
+    ledger._seen.note_all([export], [], NOW, Deletions.TOMBSTONE)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.add_members(export, Looking(is_dying=True), now=NOW)
+    connection = ledger._connection
+    connection.execute(
+        "CREATE TEMP TRIGGER kill BEFORE UPDATE OF members_noted ON object BEGIN SELECT RAISE(ABORT, ''); END"
+    )
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.add_members(export, READER, now=NOW)
+    connection.execute("DROP TRIGGER kill")
+    assert ledger.waiting() == 1  # the export alone: members and the note that they are there come together
+    assert ledger.add_members(export, READER, now=NOW) == 2
+    assert ledger.waiting() == 3
+
+
+def test_an_archive_that_comes_back_is_looked_into_again(ledger: Ledger, tmp_path: Path) -> None:
+    zipped(tmp_path / "a.zip", "one", "two")
+    zipped(tmp_path / "b.zip", "three")
+    scan(ledger, archives(tmp_path))
+    (batch,) = cut(ledger)
+    whole = (tmp_path / "a.zip").rename(tmp_path / "elsewhere")
+    assert scan(ledger, archives(tmp_path)).gone == 3
+    archive = ledger.manifest(batch.batch_id)[0]
+    ledger._seen.note_all([archive], [], NOW, Deletions.TOMBSTONE)  # it is back, and its share does not answer
+    assert members(ledger, batch) == {"a.zip": True, "b.zip": True, "one": False, "two": False, "three": True}
+    whole.rename(tmp_path / "a.zip")
+    assert ledger.add_members(archive, READER, now=NOW) == 2
+    assert all(members(ledger, batch).values())
 
 
 # ---- any history

@@ -15,7 +15,7 @@ import pytest
 
 from imaging_pipeline.errors import PoisonInput, Reason
 from imaging_pipeline.objects import archive as archives
-from imaging_pipeline.objects.archive import ArchiveSummary, is_nested_archive
+from imaging_pipeline.objects.archive import ArchiveSummary
 from imaging_pipeline.objects.folder import file_version, path_to_uri
 from imaging_pipeline.objects.model import ObjectVersion
 from imaging_pipeline.objects.reading import ObjectReader
@@ -113,7 +113,7 @@ def test_earlier_members_of_a_name_are_counted_and_the_last_one_is_read(tmp_path
 
 
 def test_everything_in_an_archive_is_accounted_for(tmp_path: Path) -> None:
-    inner = zipped(tmp_path / "inner.zip", [("one", b"1")])
+    zipped(tmp_path / "inner.zip", [("one", b"1")])
     members = [("a/", b""), ("a/b.dcm", b"1"), ("a/.DS_Store", b"2"), ("in.ZIP", (tmp_path / "inner.zip").read_bytes())]
     archive = zipped(tmp_path / "a.zip", [*members, ("locked", b"3")])
     offset = directory_offset(tmp_path / "a.zip", 4)
@@ -122,10 +122,7 @@ def test_everything_in_an_archive_is_accounted_for(tmp_path: Path) -> None:
     found = {member.name: member for member in members_of(archive)}
     assert list(found) == ["b.dcm", "in.ZIP", "locked"]
     assert refusal_of(lambda: READER.read_all(found["locked"])).reason is Reason.UNREADABLE
-    assert is_nested_archive(found["in.ZIP"])
     assert not found["in.ZIP"].is_archive
-    assert not is_nested_archive(found["b.dcm"])
-    assert not is_nested_archive(inner)
     assert READER.read_all(found["in.ZIP"]) == (tmp_path / "inner.zip").read_bytes()
 
 
@@ -259,19 +256,106 @@ def test_reading_members_leaves_nothing_on_disk(tmp_path: Path, monkeypatch: pyt
     assert not written
 
 
-def test_garbage_with_the_name_of_an_archive_is_refused_for_what_it_is(tmp_path: Path) -> None:
-    chance = random.Random(7)
-    good = tmp_path / "good.zip"
-    zipped(good, [(f"{number}", chance.randbytes(300)) for number in range(5)])
-    whole = good.read_bytes()
-    for number in range(300):
-        damaged = bytearray(whole)
+def reads_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths that are asked for, from now on, of the archive itself."""
+    lengths: list[int] = []
+    real = os.pread
+
+    def counted(descriptor: int, length: int, offset: int, /) -> bytes:
+        assert os.path.samestat(os.fstat(descriptor), path.stat())
+        lengths.append(length)
+        return real(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    return lengths
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_small_member_is_read_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: int) -> None:
+    content = [(f"ü/{number}.dcm", os.urandom(number * 100)) for number in range(20)]
+    members = members_of(zipped(tmp_path / "a.zip", content, method))
+    lengths = reads_of(tmp_path / "a.zip", monkeypatch)
+    assert [READER.read_all(member) for member in members] == [data for _, data in content]
+    assert len(lengths) == 20
+
+
+def test_a_member_behind_a_long_extra_field_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("one", "n" * 60_000):
+            member = zipfile.ZipInfo(name)
+            member.extra = struct.pack("<HH", 0xCAFE, 60_000) + bytes(60_000)
+            archive.writestr(member, name)
+    lengths = reads_of(path, monkeypatch)
+    assert [READER.read_all(member) for member in members_of(version_of(path))] == [b"one", b"n" * 60_000]
+    assert len(lengths) == 4
+    assert max(lengths) < 2 * 65_536 + 60_000
+
+
+def test_a_large_member_is_read_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = random.Random(3).randbytes(archives.AT_ONCE_BYTES) + b"\0"
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        path = tmp_path / f"{method}.zip"
+        (member,) = members_of(zipped(path, [("one", content)], method))
+        lengths = reads_of(path, monkeypatch)
+        assert READER.read_all(member) == content
+        assert not lengths
+        monkeypatch.undo()
+
+
+def test_an_archive_that_was_replaced_is_not_taken_for_the_one_that_was_listed(tmp_path: Path) -> None:
+    listed = zipped(tmp_path / "a.zip", [("one", b"1")])
+    now = zipped(tmp_path / "a.zip", [("two", b"22")])
+    assert refusal_of(lambda: members_of(listed)).reason is Reason.CHANGED_WHILE_READ
+    assert refusal_of(lambda: READER.describe_archive(listed)).reason is Reason.CHANGED_WHILE_READ
+    assert [member.name for member in members_of(now)] == ["two"]
+
+
+def test_an_archive_behind_something_else_says_so(tmp_path: Path) -> None:
+    assert READER.describe_archive(zipped(tmp_path / "none.zip", [])).is_whole_file
+    assert READER.describe_archive(zipped(tmp_path / "a.zip", [("one", b"1")])).is_whole_file
+    (tmp_path / "program.zip").write_bytes(b"a program" + (tmp_path / "a.zip").read_bytes())
+    archive = version_of(tmp_path / "program.zip")
+    assert not READER.describe_archive(archive).is_whole_file
+    assert [READER.read_all(member) for member in members_of(archive)] == [b"1"]
+
+
+def damaged_archives(folder: Path, count: int) -> list[Path]:
+    """Archives of stored and deflated members with bytes changed or their end cut off."""
+    chance, paths = random.Random(7), []
+    for number in range(count):
+        method = chance.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+        path = folder / f"{number}.zip"
+        zipped(path, [(f"{member}", b"%d " % number * chance.randrange(60) + b"end") for member in range(4)], method)
+        damaged = bytearray(path.read_bytes())
         for _ in range(chance.choice([1, 3, 40])):
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
-        path = tmp_path / f"{number}.zip"
         path.write_bytes(bytes(damaged[: chance.choice([len(damaged), chance.randrange(len(damaged))])]))
-        try:
-            for member in members_of(version_of(path)):
-                READER.read_content(member, keep=10)
-        except PoisonInput:
-            pass
+        paths.append(path)
+    return paths
+
+
+def told_of(path: Path) -> list[str]:
+    """What reading everything in an archive gives: a digest or the refusal, for each member or for all."""
+    found = []
+    try:
+        for member in members_of(version_of(path)):
+            try:
+                found.append(READER.read_content(member, keep=10).sha256)
+            except PoisonInput as refusal:
+                found.append(f"{refusal.reason} {refusal.message}")
+    except PoisonInput as refusal:
+        found.append(f"{refusal.reason} {refusal.message}")
+    return found
+
+
+def test_damaged_archives_are_refused_alike_whether_read_in_one_go_or_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = damaged_archives(tmp_path, 500)
+    at_once = [told_of(path) for path in paths]
+    monkeypatch.setattr(archives, "AT_ONCE_BYTES", -1)
+    assert [told_of(path) for path in paths] == at_once
+    reasons = {text.partition(" ")[0] for texts in at_once for text in texts if " " in text}
+    assert reasons >= {Reason.UNREADABLE, Reason.ARCHIVE_UNREADABLE, Reason.TOO_LARGE}
+    assert sum(" " not in text for texts in at_once for text in texts) > 300
