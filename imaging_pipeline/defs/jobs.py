@@ -17,6 +17,8 @@ MODEL_ASSETS = dg.AssetSelection.assets(
     asset_key("gold", "dataset_version"),
     asset_key("gold", "dataset_member"),
     asset_key("gold", "pneumonia_model"),
+    asset_key("gold", "embedding_model"),
+    asset_key("gold", "embedding_evaluation"),
 )
 
 ingest_batch = dg.define_asset_job(
@@ -42,7 +44,7 @@ train_model = dg.define_asset_job(
 
 predict_batch = dg.define_asset_job(
     "predict_batch",
-    selection=dg.AssetSelection.assets(asset_key("gold", "model_prediction")),
+    selection=dg.AssetSelection.assets(asset_key("gold", "model_prediction"), asset_key("gold", "image_embedding")),
     executor_def=dg.in_process_executor,
-    description="Predictions of the champion for one batch.",
+    description="Predictions and embeddings of the champion for one batch.",
 )

@@ -14,16 +14,19 @@ import numpy as np
 import imaging_pipeline
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.config import TrainingConfig
+from imaging_pipeline.pneumonia.model_card import evaluations_by_subgroup, model_card
 from imaging_pipeline.pneumonia.tracking import DatasetInfo, ModelTracker, RegisteredModel
 from imaging_pipeline.tensors.splits import Split
 from imaging_pipeline.tensors.versions import DatasetVersion, Member
 
 if TYPE_CHECKING:
+    from imaging_pipeline.pneumonia.model_card import Subgroups
     from imaging_pipeline.pneumonia.training import EpochReport
     from imaging_pipeline.tensors.dataset import ShardDataset
+    from imaging_pipeline.tensors.recipe import Recipe
 
-CODE_VERSION = "1"
-"""Raise it when the same dataset and configuration would give another model."""
+CODE_VERSION = "2"
+"""Raise it when the same dataset and configuration would give another model, or another record of it."""
 
 EXAMPLES_SHOWN = 12
 
@@ -54,12 +57,23 @@ def learn(
     tracker: ModelTracker,
     config: TrainingConfig,
     *,
+    recipe: Recipe,
+    subgroups: Subgroups,
     tags: Mapping[str, str],
     progress: Callable[[EpochReport], None] | None = None,
 ) -> Learned:
     """Train on a dataset version, evaluate on its test side, register, and promote if it is no worse.
 
     The same dataset, configuration and code are trained once: the registered version is found again.
+
+    Args:
+        dataset: the images and their labels.
+        tracker: the model store.
+        config: how to train.
+        recipe: how the dataset's images were made; recorded with the model.
+        subgroups: the evaluation is also made over each of these.
+        tags: kept with the run and the registered version.
+        progress: is told of each epoch.
 
     Raises:
         ConfigurationError: a side of the split has no image, or training has only one class.
@@ -71,7 +85,10 @@ def learn(
         is_champion = _promote_if_better(tracker, found)
         return Learned(found, tracker.metrics(found), tracker.figures(found), is_new=False, is_champion=is_champion)
     _require_sides(dataset)
-    return _train(dataset, tracker, config, dict(tags) | {TRAINING_TAG: digest}, progress)
+    tags = dict(tags) | {TRAINING_TAG: digest, "code_version": imaging_pipeline.__version__}
+    model, figures = _train(dataset, tracker, config, recipe, subgroups, tags, progress)
+    is_champion = _promote_if_better(tracker, model)
+    return Learned(model, tracker.metrics(model), figures, is_new=True, is_champion=is_champion)
 
 
 def training_digest(dataset: DatasetVersion, config: TrainingConfig) -> str:
@@ -84,9 +101,11 @@ def _train(
     dataset: DatasetVersion,
     tracker: ModelTracker,
     config: TrainingConfig,
+    recipe: Recipe,
+    subgroups: Subgroups,
     tags: Mapping[str, str],
     progress: Callable[[EpochReport], None] | None,
-) -> Learned:
+) -> tuple[RegisteredModel, Mapping[str, bytes]]:
     from imaging_pipeline.pneumonia.evaluation import evaluate  # noqa: PLC0415 - torch and sklearn load slowly
     from imaging_pipeline.pneumonia.plots import report_figures  # noqa: PLC0415
     from imaging_pipeline.pneumonia.training import train  # noqa: PLC0415
@@ -105,7 +124,13 @@ def _train(
         labels=labels,
         examples=np.stack([test_images[index][0].numpy() for index in range(min(EXAMPLES_SHOWN, len(test)))]),
     )
-    info = DatasetInfo(
+    by_subgroup = evaluations_by_subgroup(test, scores, evaluation, subgroups, config.seed)
+    card = model_card(dataset, recipe, trained, by_subgroup)
+    return tracker.log_training_run(trained, evaluation, figures, _info(dataset), tags, card), figures
+
+
+def _info(dataset: DatasetVersion) -> DatasetInfo:
+    return DatasetInfo(
         name=dataset.dataset_id,
         version=dataset.version,
         digest=dataset.manifest_sha256,
@@ -113,11 +138,6 @@ def _train(
         members={name: images for name, _, images, _ in dataset.counts()},
         source_uri=f"ducklake:research?snapshot={dataset.snapshot_id}",
     )
-    model = tracker.log_training_run(
-        trained, evaluation, figures, info, dict(tags) | {"code_version": imaging_pipeline.__version__}
-    )
-    is_champion = _promote_if_better(tracker, model)
-    return Learned(model, tracker.metrics(model), figures, is_new=True, is_champion=is_champion)
 
 
 def _promote_if_better(tracker: ModelTracker, model: RegisteredModel) -> bool:

@@ -44,18 +44,44 @@ _ENDS = {
 
 
 class PneumoniaNetwork(nn.Module):
-    """Images (N, 1, H, W), float32 on 0-1, any H and W, to logits (N,), float32."""
+    """Images (N, 1, H, W), float32 on 0-1, any H and W, to logits (N,), float32.
 
-    def __init__(self, backbone: nn.Module, image_size: int) -> None:
+    Attributes:
+        backbone: from images (N, 1, image_size, image_size) to logits (N, 1).
+        image_size: side in pixels to which images are resized.
+        last_layer: name of the backbone's last layer, which is linear; what goes into it is the embedding.
+    """
+
+    def __init__(self, backbone: nn.Module, image_size: int, last_layer: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.image_size = image_size
+        self.last_layer = last_layer
 
     def forward(self, images: Tensor) -> Tensor:
         """One logit per image; above 0 means pneumonia is more likely than not."""
         scaled = (resize(images, self.image_size) - GREY_MEAN) / GREY_DEVIATION
         logits: Tensor = self.backbone(scaled)
         return logits.squeeze(1)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N,) and embeddings (N, width), float32, of one forward pass."""
+        kept: list[Tensor] = []
+        last = self.backbone.get_submodule(self.last_layer)
+        hook = last.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        try:
+            logits = self(images)
+        finally:
+            hook.remove()
+        (embeddings,) = kept
+        return logits, embeddings
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        last = self.backbone.get_submodule(self.last_layer)
+        assert isinstance(last, nn.Linear)
+        return last.in_features
 
 
 class ProbabilityNetwork(nn.Module):
@@ -79,16 +105,22 @@ def resize(images: Tensor, size: int) -> Tensor:
     return functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def score(network: nn.Module, images: Tensor) -> NDArray[np.float64]:
+def score(network: PneumoniaNetwork, images: Tensor) -> NDArray[np.float64]:
     """Probabilities (N,) of images (N, 1, H, W), float32 on 0-1; leaves the network in evaluation mode."""
+    return score_and_embed(network, images)[0]
+
+
+def score_and_embed(network: PneumoniaNetwork, images: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """As :func:`score`, with the embeddings (N, width) of the same forward pass."""
     device = next(network.parameters()).device
     network.eval()
-    scores = [np.empty(0)]
+    scores, embeddings = [np.empty(0)], [np.empty((0, network.width), np.float32)]
     with torch.inference_mode():
         for batch in torch.split(images, SCORING_BATCH) if len(images) else ():
-            logits = network(batch.to(device, memory_format=torch.channels_last))
+            logits, vectors = network.embed(batch.to(device, memory_format=torch.channels_last))
             scores.append(logits.double().sigmoid().cpu().numpy())
-    return np.concatenate(scores)
+            embeddings.append(vectors.cpu().numpy())
+    return np.concatenate(scores), np.concatenate(embeddings)
 
 
 def pick_device(device: Device) -> torch.device:
@@ -121,7 +153,7 @@ def build_network(config: TrainingConfig) -> PneumoniaNetwork:
     backbone.set_submodule(last_name, nn.Linear(last.in_features, 1))
     if config.weights_path is not None:
         _load_pretrained(backbone, Path(config.weights_path), first_name, last_name)
-    return PneumoniaNetwork(backbone, config.image_size).to(memory_format=torch.channels_last)
+    return PneumoniaNetwork(backbone, config.image_size, last_name).to(memory_format=torch.channels_last)
 
 
 def restore_network(config: TrainingConfig, state_dict: Mapping[str, Tensor]) -> PneumoniaNetwork:

@@ -1,7 +1,7 @@
-"""Scores images with the champion of the model registry.
+"""Scores and embeds images with the champion of the model registry.
 
-Owns the way from an array of images to probabilities. Contains no thresholding policy and writes no results: the
-caller stores each score with ``model_name`` and ``model_version``.
+Owns the way from an array of images to probabilities and vectors. Contains no thresholding policy and writes no
+results: the caller stores them with name and version of the model.
 """
 
 from __future__ import annotations
@@ -17,10 +17,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from imaging_pipeline.pneumonia.network import PneumoniaNetwork
-    from imaging_pipeline.pneumonia.tracking import ModelTracker
+    from imaging_pipeline.pneumonia.tracking import ModelTracker, RegisteredModel
 
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65_535}
 """The value of unsigned images that counts as 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one forward pass says of N images.
+
+    Attributes:
+        probabilities: of pneumonia, float64 (N,).
+        embeddings: what the network's last layer is given, float32 (N, width).
+    """
+
+    probabilities: NDArray[np.float64]
+    embeddings: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +41,21 @@ class Predictor:
     """One model version, in memory.
 
     Attributes:
-        model_name: in the registry.
-        model_version: in the registry.
+        model: in the registry.
         threshold: probabilities at or above it are called positive.
     """
 
-    model_name: str
-    model_version: str
+    model: RegisteredModel
     threshold: float
     _network: PneumoniaNetwork
 
-    def predict(self, images: NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float64]:
-        """Probabilities of pneumonia (N,).
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        return self._network.width
+
+    def predict(self, images: NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.uint16]) -> Prediction:
+        """Probabilities and embeddings of N images, in their order.
 
         Args:
             images: (N, 1, H, W); float32 on 0-1, or unsigned, whose largest value counts as 1. Any H and W.
@@ -49,15 +65,14 @@ class Predictor:
         """
         import torch  # noqa: PLC0415
 
-        from imaging_pipeline.pneumonia.network import SCORING_BATCH, score  # noqa: PLC0415
+        from imaging_pipeline.pneumonia.network import SCORING_BATCH, score_and_embed  # noqa: PLC0415
 
         if images.ndim != 4 or images.shape[1] != 1:
             raise ValueError(f"expected images (N, 1, H, W), found shape {images.shape}")
-        scores = [np.empty(0)]
-        for start in range(0, len(images), SCORING_BATCH):
-            batch = torch.from_numpy(_on_unit_scale(images[start : start + SCORING_BATCH]))
-            scores.append(score(self._network, batch))
-        return np.concatenate(scores)
+        starts = range(0, max(1, len(images)), SCORING_BATCH)
+        batches = (torch.from_numpy(_on_unit_scale(images[start : start + SCORING_BATCH])) for start in starts)
+        parts = [score_and_embed(self._network, batch) for batch in batches]
+        return Prediction(np.concatenate([scores for scores, _ in parts]), np.concatenate([each for _, each in parts]))
 
 
 def load_champion(tracker: ModelTracker, device: Device = Device.AUTO) -> Predictor | None:
@@ -74,7 +89,7 @@ def load_champion(tracker: ModelTracker, device: Device = Device.AUTO) -> Predic
         return None
     stored = tracker.load(champion)
     network = restore_network(stored.config, stored.state_dict).to(pick_device(device))
-    return Predictor(champion.name, champion.version, stored.threshold, network)
+    return Predictor(champion, stored.threshold, network)
 
 
 def _on_unit_scale(images: NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:

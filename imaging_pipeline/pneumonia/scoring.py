@@ -1,4 +1,4 @@
-"""The champion's predictions for the tensors of a batch, as rows of ``gold.model_prediction``."""
+"""What the champion says of the tensors of a batch: rows of ``gold.model_prediction`` and ``gold.image_embedding``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.pneumonia.label_import import TASK
-from imaging_pipeline.pneumonia.tracking import ModelTracker
+from imaging_pipeline.pneumonia.model_tables import is_recorded_as_champion, model_key, record_models
+from imaging_pipeline.pneumonia.tracking import ModelTracker, RegisteredModel
 from imaging_pipeline.tensors.shards import ShardReader
 
 IMAGES_PER_CALL = 64
+
+REPRESENTATION_VERSION = "1"
+"""Raise it when the same network would give other vectors: now the input of its last layer, as it is."""
+
+POSITIVE, NEGATIVE = "pneumonia", "no pneumonia"
+
+TABLES = ("model_prediction", "image_embedding")
 
 _Target = tuple[str, str, str, int]
 """Shard URI, tensor key, instance key, row in the shard."""
@@ -31,16 +39,18 @@ class ScoreCounts:
     """What a batch's images were called.
 
     Attributes:
-        images: tensors scored.
+        images: tensors scored and embedded.
         flagged: at or above the operating point.
         model: name and version.
         threshold: the operating point, a probability.
+        width: length of an embedding.
     """
 
     images: int
     flagged: int
     model: str
     threshold: float
+    width: int
 
 
 def score_batch(
@@ -51,7 +61,7 @@ def score_batch(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoreCounts:
-    """Score the tensors of a batch with the champion; run again, it leaves the same rows.
+    """Score and embed the tensors of a batch with the champion; run again, it leaves the same rows.
 
     Raises:
         ConfigurationError: there is no champion yet.
@@ -62,31 +72,51 @@ def score_batch(
     predictor = load_champion(tracker)
     if predictor is None:
         raise ConfigurationError("no champion model yet: materialize gold/pneumonia_model first")
-    rows: list[dict[str, object]] = []
-    created_at = datetime.now(UTC).replace(tzinfo=None)
+    champion, threshold = predictor.model, predictor.threshold
+    if not is_recorded_as_champion(lake, champion):
+        record_models(lake, tracker)
+    predictions: list[dict[str, object]] = []
+    embeddings: list[dict[str, object]] = []
+    common: dict[str, object] = {"created_at": datetime.now(UTC).replace(tzinfo=None), "arrival_batch": batch_id}
     selected = _targets(lake, batch_id, recipe_digest)
     for targets, images in _image_batches(selected):
-        for (_, tensor_key, instance_key, _), score in zip(targets, predictor.predict(images), strict=True):
-            rows.append(
-                {
-                    "prediction_key": key_of(predictor.model_name, predictor.model_version, tensor_key),
-                    "model_name": predictor.model_name,
-                    "model_version": predictor.model_version,
-                    "instance_key": instance_key,
-                    "tensor_key": tensor_key,
-                    "task": TASK,
-                    "probability": float(score),
-                    "predicted_label": "pneumonia" if score >= predictor.threshold else "no pneumonia",
-                    "threshold": predictor.threshold,
-                    "created_at": created_at,
-                    "arrival_batch": batch_id,
-                }
-            )
+        said = predictor.predict(images)
+        for target, score, vector in zip(targets, said.probabilities, said.embeddings, strict=True):
+            predictions.append(common | _prediction_row(champion, target, float(score), threshold))
+            embeddings.append(common | _embedding_row(champion, target, vector))
         if progress:
             progress(len(targets), len(selected))
-    _write(lake, batch_id, rows, predictor.model_name, predictor.model_version)
-    flagged = sum(row["predicted_label"] == "pneumonia" for row in rows)
-    return ScoreCounts(len(rows), flagged, f"{predictor.model_name} {predictor.model_version}", predictor.threshold)
+    _write(lake, batch_id, champion, predictions, embeddings)
+    flagged = sum(row["predicted_label"] == POSITIVE for row in predictions)
+    return ScoreCounts(len(predictions), flagged, f"{champion.name} {champion.version}", threshold, predictor.width)
+
+
+def _prediction_row(model: RegisteredModel, target: _Target, score: float, threshold: float) -> dict[str, object]:
+    _, tensor_key, instance_key, _ = target
+    return {
+        "prediction_key": key_of(model.name, model.version, tensor_key),
+        "model_name": model.name,
+        "model_version": model.version,
+        "instance_key": instance_key,
+        "tensor_key": tensor_key,
+        "task": TASK,
+        "probability": score,
+        "predicted_label": POSITIVE if score >= threshold else NEGATIVE,
+        "threshold": threshold,
+    }
+
+
+def _embedding_row(model: RegisteredModel, target: _Target, vector: NDArray[np.float32]) -> dict[str, object]:
+    _, tensor_key, instance_key, _ = target
+    return {
+        "embedding_key": key_of(model.name, model.version, tensor_key),
+        "model_key": model_key(model.name, model.version),
+        "instance_key": instance_key,
+        "tensor_key": tensor_key,
+        "embedding_vector": vector,
+        "representation_scope": "FULL_IMAGE",
+        "representation_version": REPRESENTATION_VERSION,
+    }
 
 
 def _targets(lake: Lake, batch_id: str, recipe_digest: str) -> list[_Target]:
@@ -109,20 +139,35 @@ def _image_batches(targets: list[_Target]) -> Iterator[tuple[list[_Target], NDAr
             yield part, np.stack([shard.tensor(row) for *_, row in part])
 
 
-def _write(lake: Lake, batch_id: str, rows: list[dict[str, object]], name: str, version: str) -> None:
-    table = registry.table("model_prediction").rows(rows)
+def _write(
+    lake: Lake,
+    batch_id: str,
+    model: RegisteredModel,
+    predictions: list[dict[str, object]],
+    embeddings: list[dict[str, object]],
+) -> None:
+    staged = [registry.table(table).rows(rows) for table, rows in zip(TABLES, (predictions, embeddings), strict=True)]
     with lake.transaction():
         lake.replace_all(
             "gold",
             "model_prediction",
-            table,
+            staged[0],
             where="""model_name = ? AND model_version = ? AND
                 (arrival_batch = ? OR prediction_key IN (SELECT prediction_key FROM staged_rows))""",
-            parameters=[name, version, batch_id],
+            parameters=[model.name, model.version, batch_id],
+        )
+        lake.replace_all(
+            "gold",
+            "image_embedding",
+            staged[1],
+            where="""model_key = ? AND
+                (arrival_batch = ? OR embedding_key IN (SELECT embedding_key FROM staged_rows))""",
+            parameters=[model_key(model.name, model.version), batch_id],
         )
         # An image may have been withdrawn while the others were scored.
-        lake.connection.execute(
-            """DELETE FROM gold.model_prediction
-            WHERE arrival_batch = ? AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
-            [batch_id],
-        )
+        for table in TABLES:
+            lake.connection.execute(
+                f"""DELETE FROM gold.{table}
+                WHERE arrival_batch = ? AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
+                [batch_id],
+            )

@@ -11,19 +11,19 @@ import contextlib
 import json
 import logging
 import tempfile
-import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from imaging_pipeline.errors import ConfigurationError, TransientError
-from imaging_pipeline.pneumonia.model_files import WEIGHTS_FOLDER, StoredModel, read_model, weights_digest, write_model
+from imaging_pipeline.pneumonia.model_files import WEIGHTS_FOLDER, StoredModel, read_model, weights_digest
+from imaging_pipeline.pneumonia.recording import CARD, FIGURES, final_metrics, log_course, log_metrics, log_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
     from mlflow.entities.model_registry import ModelVersion
 
     from imaging_pipeline.pneumonia.evaluation import Evaluation
@@ -32,13 +32,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHAMPION = "champion"
-FIGURES = "figures"
 DIGEST_TAG = "weights_sha256"
 MODEL_TAG = "logged_model_id"
 """A database registry keeps a version's model id only when it may look it up in MLflow's process-wide store."""
-DATASET_DIGEST_LENGTH = 36
-"""MLflow stores no longer digest with a dataset; the whole one is kept as the tag ``dataset_digest``."""
-METRICS_AT_ONCE = 1000
 RERUN_HELPS = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
 """Error codes of MLflow for a locked database or a busy server."""
 
@@ -76,6 +72,25 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisteredVersion:
+    """What the store says of a registered version now.
+
+    Attributes:
+        model: the version.
+        aliases: what it is called in the registry, such as ``champion``.
+        weights_sha256: digest of its stored weights and settings.
+        registered_at: when it was registered, naive UTC.
+        card: what was recorded at its training; empty when its run has been removed from the store.
+    """
+
+    model: RegisteredModel
+    aliases: frozenset[str]
+    weights_sha256: str
+    registered_at: datetime
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelTracker:
     """One experiment and one registered model in an MLflow store.
 
@@ -107,6 +122,7 @@ class ModelTracker:
         figures: Mapping[str, bytes],
         dataset: DatasetInfo,
         tags: Mapping[str, str],
+        card: Mapping[str, object],
     ) -> RegisteredModel:
         """Records a finished training as one run and registers its model; no alias moves.
 
@@ -116,6 +132,7 @@ class ModelTracker:
             figures: PNG bytes by file name, kept under ``figures/``.
             dataset: what the model was trained on.
             tags: code version, Dagster run and the like; kept with the run and with the registered version.
+            card: what a reader of the model must know, as JSON values; kept as ``model_card.json``.
 
         Raises:
             TransientError: the store is busy or unreachable.
@@ -127,9 +144,9 @@ class ModelTracker:
             run_id = client.create_run(experiment_id, tags=run_tags, run_name=dataset.version).info.run_id
             status = "FAILED"
             try:
-                _log_course(client, run_id, trained, figures, dataset)
-                model_id, digest = _log_model(client, experiment_id, run_id, self.model_name, trained)
-                _log_metrics(client, run_id, _final_metrics(trained, evaluation, model_id, dataset))
+                log_course(client, run_id, trained, figures, dataset, card)
+                model_id, digest = log_model(client, experiment_id, run_id, self.model_name, trained)
+                log_metrics(client, run_id, final_metrics(trained, evaluation, model_id, dataset))
                 version = self._register(client, run_id, model_id, dict(tags) | {DIGEST_TAG: digest})
                 status = "FINISHED"
             finally:
@@ -175,6 +192,21 @@ class ModelTracker:
                 f"name = '{self.model_name}'", order_by=["version_number DESC"]
             )
             return next((self._registered(each) for each in versions if each.tags.get(tag) == value), None)
+
+    def versions(self) -> list[RegisteredVersion]:
+        """All versions registered by this software, oldest first. Creates no store.
+
+        Raises:
+            TransientError: the store is busy or unreachable.
+        """
+        if self._is_unborn():
+            return []
+        with _mlflow_store():
+            client = self._client()
+            known = _unless("RESOURCE_DOES_NOT_EXIST", lambda: client.get_registered_model(self.model_name))
+            found = client.search_model_versions(f"name = '{self.model_name}'", order_by=["version_number ASC"])
+            aliases = known.aliases if known else {}
+            return [self._described(client, each, aliases) for each in found if MODEL_TAG in each.tags]
 
     def metrics(self, model: RegisteredModel) -> dict[str, float]:
         """The last value of every metric of the model's run, such as ``test_auroc``.
@@ -245,6 +277,16 @@ class ModelTracker:
         client.set_logged_model_tags(model_id, {"mlflow.modelVersions": json.dumps(link)})
         return version
 
+    def _described(self, client: MlflowClient, version: ModelVersion, aliases: Mapping[str, str]) -> RegisteredVersion:
+        model = self._registered(version)
+        return RegisteredVersion(
+            model=model,
+            aliases=frozenset(alias for alias, number in aliases.items() if str(number) == model.version),
+            weights_sha256=version.tags[DIGEST_TAG],
+            registered_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).replace(tzinfo=None),
+            card=_card(client, model.run_id),
+        )
+
     def _registered(self, version: ModelVersion) -> RegisteredModel:
         number = str(version.version)
         uri = f"models:/{version.name}/{number}"
@@ -291,78 +333,11 @@ def _unless(error_code: str, call: Callable[[], T]) -> T | None:
         return None
 
 
-def _log_course(
-    client: MlflowClient, run_id: str, trained: TrainedNetwork, figures: Mapping[str, bytes], dataset: DatasetInfo
-) -> None:
-    """Parameters, one metric row per epoch, the dataset and the pictures."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param  # noqa: PLC0415
-
-    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in trained.config.to_dict().items()])
-    _log_metrics(client, run_id, _epoch_metrics(trained))
-    source = {"mlflow.source.name": dataset.source_uri, "snapshot": dataset.snapshot, "version": dataset.version}
-    entity = Dataset(
-        name=dataset.name,
-        digest=dataset.digest[:DATASET_DIGEST_LENGTH],
-        source_type="code",
-        source=json.dumps({"tags": source}),
-        profile=json.dumps(dict(dataset.members)),
-    )
-    client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+def _card(client: MlflowClient, run_id: str) -> dict[str, Any]:
+    """The card of a run; empty when the run, or its card, is not in the store."""
+    files = _unless("RESOURCE_DOES_NOT_EXIST", lambda: client.list_artifacts(run_id)) or []
+    if CARD not in {entry.path for entry in files}:
+        return {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, png in figures.items():
-            Path(folder, name).write_bytes(png)
-        client.log_artifacts(run_id, folder, FIGURES)
-
-
-def _log_model(
-    client: MlflowClient, experiment_id: str, run_id: str, name: str, trained: TrainedNetwork
-) -> tuple[str, str]:
-    """Stores the model as a logged model of the run; its id and the digest of its weights."""
-    from mlflow.entities import LoggedModelOutput  # noqa: PLC0415
-
-    model = client.create_logged_model(experiment_id, name, run_id, model_type="classifier")
-    status: Literal["READY", "FAILED"] = "FAILED"
-    try:
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=trained.best_epoch)])
-        with tempfile.TemporaryDirectory() as parent:
-            folder = Path(parent, "model")
-            digest = write_model(trained, folder, run_id, model.model_id, model.artifact_location)
-            client.log_model_artifacts(model.model_id, str(folder))
-        status = "READY"
-    finally:
-        client.finalize_logged_model(model.model_id, status)
-    return model.model_id, digest
-
-
-def _epoch_metrics(trained: TrainedNetwork) -> Iterator[Metric]:
-    from mlflow.entities import Metric  # noqa: PLC0415
-
-    now = _milliseconds()
-    for report in trained.history:
-        for name, value in report.metrics().items():
-            yield Metric(name, value, now, step=report.epoch)
-
-
-def _final_metrics(
-    trained: TrainedNetwork, evaluation: Evaluation, model_id: str, dataset: DatasetInfo
-) -> Iterator[Metric]:
-    """The test figures, tied to the model and the dataset they are about."""
-    from mlflow.entities import Metric  # noqa: PLC0415
-
-    now = _milliseconds()
-    figures = {f"test_{name}": value for name, value in evaluation.metrics().items()}
-    for name, value in (figures | {"best_epoch": float(trained.best_epoch)}).items():
-        digest = dataset.digest[:DATASET_DIGEST_LENGTH]
-        yield Metric(name, value, now, trained.best_epoch, model_id, dataset.name, digest)
-
-
-def _log_metrics(client: MlflowClient, run_id: str, metrics: Iterable[Metric]) -> None:
-    """Stores take a limited number of metrics per call."""
-    remaining = list(metrics)
-    while remaining:
-        client.log_batch(run_id, metrics=remaining[:METRICS_AT_ONCE])
-        remaining = remaining[METRICS_AT_ONCE:]
-
-
-def _milliseconds() -> int:
-    return time.time_ns() // 1_000_000
+        card: dict[str, Any] = json.loads(Path(client.download_artifacts(run_id, CARD, folder)).read_bytes())
+        return card

@@ -115,7 +115,7 @@ def _write_shard(shards: Path, batch_id: str, rows: Iterable[TensorRow], recipe:
 
 
 def withdraw_tensors(lake: Lake, instance_keys: Set[str], recipe: Recipe) -> None:
-    """Take what is not made from what is released now out of shards, index and predictions; run again, nothing is left.
+    """Take what is not made from what is released now out of shards and every table; run again, nothing is left.
 
     What another batch has released since goes too: that batch makes its tensor, so that it is in one shard only. Labels
     go with an instance that is not released at all. Members of frozen dataset versions stay: they say what a model was
@@ -144,7 +144,10 @@ def withdraw_tensors(lake: Lake, instance_keys: Set[str], recipe: Recipe) -> Non
 
 _PROOFS = "deid.deid_verification"
 
-_BY_INSTANCE = (("model_prediction", "instance_key"), ("label", "subject_key"))
+_BY_TENSOR = ("model_prediction", "image_embedding")
+"""Tables whose rows go with their tensor."""
+
+_BY_INSTANCE = (*((table, "instance_key") for table in _BY_TENSOR), ("label", "subject_key"))
 
 _NOT_AS_RELEASED = f"""
     instance_key IN (SELECT unnest(?)) AND (instance_key, source_content_sha256, arrival_batch)
@@ -153,7 +156,7 @@ _NOT_AS_RELEASED = f"""
 
 
 def _take_out(lake: Lake, keys: list[str], recipe: Recipe) -> None:
-    """Take the tensors of some instances that are not as released out of shards, index and predictions.
+    """Take the tensors of some instances that are not as released out of shards, index, predictions and embeddings.
 
     A shard of the current recipe is written anew without them; one of an older recipe is removed whole. A kill is
     mended by running again: the rows of the tensors that stay move to the new shard first; then the old one goes; the
@@ -179,11 +182,12 @@ def _take_out(lake: Lake, keys: list[str], recipe: Recipe) -> None:
         dropped = {str(row["tensor_key"]) for row in before} - {str(row["tensor_key"]) for row in kept}
         with lake.transaction():
             lake.connection.execute("DELETE FROM gold.image_tensor WHERE tensor_uri IN (SELECT unnest(?))", [uris])
-            lake.connection.execute(
-                """DELETE FROM gold.model_prediction WHERE tensor_key IN (SELECT unnest(?))
-                AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
-                [sorted(dropped)],
-            )
+            for table in _BY_TENSOR:
+                lake.connection.execute(
+                    f"""DELETE FROM gold.{table} WHERE tensor_key IN (SELECT unnest(?))
+                    AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
+                    [sorted(dropped)],
+                )
         return
     raise TransientError("tensors keep changing: run the batch again")
 
@@ -333,11 +337,12 @@ def _write(lake: Lake, batch_id: str, recipe: Recipe, counts: TensorCounts) -> s
             where="recipe_id = ? AND (arrival_batch = ? OR tensor_key IN (SELECT tensor_key FROM staged_rows))",
             parameters=[recipe.digest, batch_id],
         )
-        lake.connection.execute(
-            """DELETE FROM gold.model_prediction
-            WHERE arrival_batch = ? AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
-            [batch_id],
-        )
+        for table in _BY_TENSOR:
+            lake.connection.execute(
+                f"""DELETE FROM gold.{table}
+                WHERE arrival_batch = ? AND tensor_key NOT IN (SELECT tensor_key FROM gold.image_tensor)""",
+                [batch_id],
+            )
         lake.replace_batch("gold", "ingest_issue", issues, batch_id)
     return set()
 

@@ -103,6 +103,44 @@ def test_the_model_is_tracked_and_tied_to_its_dataset(home: Path, first: str) ->
     assert {"test_auroc", "test_auroc_ci_low", "train_loss", "validation_auroc"} <= metrics
 
 
+def test_the_registered_model_and_its_figures_are_rows_of_the_lake(home: Path, first: str) -> None:
+    (model,) = rows_of(home, "SELECT * FROM gold.embedding_model")
+    with sqlite3.connect(home / "research" / "mlflow" / "mlflow.db") as store:
+        runs = store.execute("SELECT run_uuid FROM runs").fetchall()
+        tags = dict(store.execute("SELECT key, value FROM model_version_tags").fetchall())
+        metrics = dict(store.execute("SELECT key, value FROM latest_metrics").fetchall())
+    assert runs == [(model["mlflow_run_id"],)]
+    assert (model["mlflow_model_uri"], model["stage"]) == ("models:/pneumonia/1", "production")
+    assert model["weights_sha256"] == tags["weights_sha256"]
+    (dataset,) = rows_of(home, "SELECT dataset_id, dataset_version FROM gold.dataset_version")
+    assert {name: model[name] for name in dataset} == dataset
+    figures = rows_of(home, "SELECT * FROM gold.embedding_evaluation JOIN gold.embedding_model USING (model_key)")
+    whole = {row["metric_name"]: row for row in figures if row["subgroup"] == "{}"}
+    for name in ("auroc", "auprc", "sensitivity", "specificity"):
+        assert whole[name]["metric_value"] == pytest.approx(metrics[f"test_{name}"])
+        assert whole[name]["ci_low"] == pytest.approx(metrics[f"test_{name}_ci_low"])
+    assert any("view" in str(row["subgroup"]) for row in figures)
+
+
+def test_every_tensor_has_an_embedding_and_is_its_own_nearest_neighbour(home: Path, first: str) -> None:
+    (counts,) = rows_of(
+        home,
+        """SELECT (SELECT count(*) FROM gold.image_tensor) AS tensors,
+            (SELECT count(DISTINCT tensor_key) FROM gold.image_embedding JOIN gold.embedding_model USING (model_key)
+                WHERE len(embedding_vector) = dimensionality) AS embedded""",
+    )
+    assert counts["embedded"] == counts["tensors"]
+    (width,) = {row["dimensionality"] for row in rows_of(home, "SELECT dimensionality FROM gold.embedding_model")}
+    strangers = rows_of(
+        home,
+        f"""SELECT this.tensor_key
+        FROM gold.image_embedding AS this JOIN gold.image_embedding AS other USING (model_key)
+        GROUP BY 1 HAVING arg_max(other.tensor_key, array_cosine_similarity(
+            this.embedding_vector::FLOAT[{width}], other.embedding_vector::FLOAT[{width}])) <> this.tensor_key""",
+    )
+    assert strangers == []
+
+
 def readme_queries() -> list[list[str]]:
     blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     text = "\n".join(line for block in blocks for line in block.splitlines() if not line.startswith("#"))

@@ -10,7 +10,7 @@ import torchvision
 
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.config import Architecture, TrainingConfig
-from imaging_pipeline.pneumonia.network import build_network, resize, score
+from imaging_pipeline.pneumonia.network import build_network, resize, score, score_and_embed
 
 
 @pytest.mark.parametrize("architecture", Architecture)
@@ -20,6 +20,19 @@ def test_every_architecture_gives_one_logit_per_grey_image_of_any_size(architect
         logits = network(torch.rand(2, 1, 80, 50))
     assert logits.shape == (2,)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", Architecture)
+def test_the_embedding_is_what_the_last_layer_makes_the_logit_of(architecture: Architecture) -> None:
+    network = build_network(TrainingConfig(architecture=architecture, image_size=64)).eval()
+    images = torch.rand(2, 1, 80, 50)
+    with torch.inference_mode():
+        logits, embeddings = network.embed(images)
+        assert embeddings.shape == (2, network.width)
+        last = network.backbone.get_submodule(network.last_layer)
+        assert torch.equal(last(embeddings).squeeze(1), logits)
+        assert torch.equal(network(images), logits)
+    assert not torch.equal(embeddings[0], embeddings[1])
 
 
 def test_pretrained_colour_weights_see_a_grey_image_as_they_saw_three_equal_channels(tmp_path: Path) -> None:
@@ -63,5 +76,8 @@ def test_an_image_of_the_right_size_is_not_changed_by_resizing() -> None:
     assert torch.equal(resize(images, 48), images)
 
 
-def test_no_images_have_no_scores() -> None:
-    assert score(build_network(TrainingConfig(image_size=32)), torch.empty(0, 1, 32, 32)).shape == (0,)
+def test_no_images_have_no_scores_and_no_embeddings() -> None:
+    network = build_network(TrainingConfig(image_size=32))
+    scores, embeddings = score_and_embed(network, torch.empty(0, 1, 32, 32))
+    assert scores.shape == (0,)
+    assert embeddings.shape == (0, 512)

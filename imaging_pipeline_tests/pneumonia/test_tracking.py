@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -18,6 +19,7 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.pneumonia.config import Device, TrainingConfig
 from imaging_pipeline.pneumonia.evaluation import Evaluation, evaluate
+from imaging_pipeline.pneumonia.model_files import weights_digest
 from imaging_pipeline.pneumonia.plots import roc_figure
 from imaging_pipeline.pneumonia.prediction import load_champion
 from imaging_pipeline.pneumonia.tracking import DatasetInfo, ModelTracker, RegisteredModel
@@ -25,6 +27,7 @@ from imaging_pipeline.pneumonia.training import TrainedNetwork, train
 from imaging_pipeline_tests.pneumonia.images import BrightSpots
 
 DATASET = DatasetInfo("chest", "v1", "ab" * 32, "17", {"train": 16, "val": 8, "test": 12}, "ducklake:research")
+CARD: dict[str, object] = {"dimensionality": 512, "evaluations": [{"metric_name": "auroc", "metric_value": None}]}
 TEST_SET = BrightSpots(12, seed=3)
 
 
@@ -53,7 +56,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
         evaluation = evaluate(scores, TEST_SET.labels, [str(index) for index in range(12)], trained.threshold)
         figures = {"roc.png": roc_figure(scores, TEST_SET.labels, evaluation)}
         first, second = (
-            tracker.log_training_run(trained, evaluation, figures, DATASET, {"code_version": "1.2", "digest": digest})
+            tracker.log_training_run(
+                trained, evaluation, figures, DATASET, {"code_version": "1.2", "digest": digest}, CARD
+            )
             for digest in ("one", "two")
         )
         tracker.promote(first.version)
@@ -136,7 +141,7 @@ tracker = ModelTracker(f"sqlite:///{store}/mlflow.db", store / "artifacts", "exp
 trained = train(BrightSpots(8, 1), BrightSpots(4, 2), TrainingConfig(image_size=32, epochs=1))
 evaluation = evaluate([0.1, 0.9], [0, 1], ["a", "b"], 0.5)
 dataset = DatasetInfo("chest", "v1", "ab", "17", {}, "ducklake:research")
-tracker.promote(tracker.log_training_run(trained, evaluation, {}, dataset, {}).version)
+tracker.promote(tracker.log_training_run(trained, evaluation, {}, dataset, {}, {}).version)
 assert load_champion(tracker) is not None
 import mlflow
 assert mlflow.telemetry.get_telemetry_client() is None
@@ -167,14 +172,28 @@ def test_a_training_is_found_again_by_its_tag(recorded: Recorded) -> None:
     assert recorded.tracker.find("digest", "three") is None
 
 
+def test_the_store_describes_its_versions_with_aliases_digests_and_cards(recorded: Recorded) -> None:
+    first, second = recorded.tracker.versions()
+    assert (first.model, second.model) == (recorded.first, recorded.second)
+    assert (first.aliases, second.aliases) == ({"champion"}, set())
+    assert first.card == second.card == CARD
+    client = mlflow.MlflowClient(recorded.tracker.tracking_uri, recorded.tracker.tracking_uri)
+    location = client.get_logged_model(recorded.first.model_id).artifact_location
+    assert first.weights_sha256 == weights_digest(Path(unquote(urlparse(location).path)) / "weights")
+    assert first.registered_at <= second.registered_at <= datetime.now(UTC).replace(tzinfo=None)
+
+
 def test_the_reloaded_champion_gives_the_scores_of_the_trained_network(recorded: Recorded) -> None:
     predictor = load_champion(recorded.tracker)
     assert predictor is not None
-    assert (predictor.model_name, predictor.model_version) == ("pneumonia", "1")
+    assert predictor.model == recorded.first
     assert predictor.threshold == recorded.trained.threshold
     expected = recorded.trained.score(TEST_SET)
-    assert predictor.predict(TEST_SET.images) == pytest.approx(expected, abs=1e-5)
-    assert predictor.predict(TEST_SET.images).dtype == np.float64
+    said = predictor.predict(TEST_SET.images)
+    assert said.probabilities == pytest.approx(expected, abs=1e-5)
+    assert said.probabilities.dtype == np.float64
+    assert said.embeddings.dtype == np.float32
+    assert said.embeddings.shape == (12, predictor.width)
 
 
 def test_prediction_does_not_depend_on_the_number_of_images_or_their_integer_type(recorded: Recorded) -> None:
@@ -182,11 +201,16 @@ def test_prediction_does_not_depend_on_the_number_of_images_or_their_integer_typ
     assert predictor is not None
     bytes_ = np.round(np.tile(TEST_SET.images, (6, 1, 1, 1)) * 255).astype(np.uint8)
     together = predictor.predict(bytes_)
-    assert together.shape == (72,)
-    assert predictor.predict(bytes_[:1])[0] == pytest.approx(together[0], abs=1e-5)
-    assert predictor.predict(bytes_.astype(np.uint16) * 257) == pytest.approx(together, abs=1e-5)
-    assert predictor.predict((bytes_ / 255).astype(np.float32)) == pytest.approx(together, abs=1e-5)
-    assert predictor.predict(bytes_[:0]).shape == (0,)
+    assert together.probabilities.shape == (72,)
+    one = predictor.predict(bytes_[:1])
+    assert one.probabilities[0] == pytest.approx(together.probabilities[0], abs=1e-5)
+    assert one.embeddings[0] == pytest.approx(together.embeddings[0], abs=1e-4)
+    for same in (bytes_.astype(np.uint16) * 257, (bytes_ / 255).astype(np.float32)):
+        assert predictor.predict(same).probabilities == pytest.approx(together.probabilities, abs=1e-5)
+        assert predictor.predict(same).embeddings == pytest.approx(together.embeddings, abs=1e-4)
+    none = predictor.predict(bytes_[:0])
+    assert none.probabilities.shape == (0,)
+    assert none.embeddings.shape == (0, predictor.width)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +256,7 @@ def test_asking_a_store_that_does_not_exist_finds_nothing_and_creates_nothing(tm
     tracker = ModelTracker(f"sqlite:///{tmp_path}/none.db", tmp_path / "artifacts", "experiment", "model")
     assert tracker.champion() is None
     assert tracker.find("digest", "one") is None
+    assert tracker.versions() == []
     assert load_champion(tracker) is None
     assert not list(tmp_path.iterdir())
 
@@ -266,7 +291,7 @@ def test_a_training_that_cannot_be_recorded_is_marked_failed(recorded: Recorded)
     broken = ModelTracker(recorded.tracker.tracking_uri, recorded.tracker.artifact_root, "broken", "broken")
     figures = {"no/such/folder.png": b""}
     with pytest.raises(FileNotFoundError):
-        broken.log_training_run(recorded.trained, recorded.evaluation, figures, DATASET, {})
+        broken.log_training_run(recorded.trained, recorded.evaluation, figures, DATASET, {}, {})
     client = mlflow.MlflowClient(recorded.tracker.tracking_uri)
     experiment = client.get_experiment_by_name("broken")
     assert experiment is not None

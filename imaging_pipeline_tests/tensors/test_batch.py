@@ -75,13 +75,24 @@ def take_back(lake: Lake, recipe: Recipe, *names: str) -> None:
 
 
 def predict(lake: Lake) -> None:
-    """A prediction for every tensor."""
+    """A prediction and an embedding for every tensor."""
     with lake.transaction():
         lake.connection.execute(
             """INSERT INTO gold.model_prediction BY NAME
             SELECT instance_key AS prediction_key, instance_key, tensor_key, 'm' AS model_name, '1' AS model_version,
                 arrival_batch FROM gold.image_tensor"""
         )
+        lake.connection.execute(
+            """INSERT INTO gold.image_embedding BY NAME
+            SELECT instance_key AS embedding_key, instance_key, tensor_key, 'm 1' AS model_key, arrival_batch
+            FROM gold.image_tensor"""
+        )
+
+
+def said_of(lake: Lake) -> dict[str, list[object]]:
+    """Instances of which the model has said something."""
+    tables = ("model_prediction", "image_embedding")
+    return {t: [key for (key,) in lake.rows(f"SELECT instance_key FROM gold.{t} ORDER BY 1")] for t in tables}
 
 
 def test_each_index_row_points_at_its_own_tensor_and_a_rerun_changes_nothing(
@@ -105,11 +116,12 @@ def test_a_withdrawn_image_leaves_shard_index_predictions_and_labels(
     predict(released)
     for _ in range(2):
         take_back(released, recipe, "b")
-        assert released.rows("SELECT instance_key FROM gold.model_prediction ORDER BY 1") == [("a",), ("c",)]
+        assert said_of(released) == {"model_prediction": ["a", "c"], "image_embedding": ["a", "c"]}
         assert indexed(released) == {"a": before["a"], "c": before["c"]}
         (path,) = shards(tmp_path / "tensors")
         assert sorted(ShardReader(path).column("instance_key")) == ["a", "c"]
     take_back(released, recipe, "a", "c")
+    assert said_of(released) == {"model_prediction": [], "image_embedding": []}
     assert shards(tmp_path / "tensors") == []
 
 
@@ -148,4 +160,4 @@ def test_a_prediction_goes_with_its_tensor(released: Lake, recipe: Recipe, tmp_p
     with released.transaction():
         released.connection.execute("DELETE FROM deid.dicom_instance WHERE instance_key = 'b'")
     load_tensors(released, BATCH, recipe, tmp_path / "tensors", workers=1)
-    assert released.rows("SELECT instance_key FROM gold.model_prediction ORDER BY 1") == [("a",), ("c",)]
+    assert said_of(released) == {"model_prediction": ["a", "c"], "image_embedding": ["a", "c"]}

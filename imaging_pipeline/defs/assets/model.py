@@ -1,4 +1,4 @@
-"""Model assets: the pneumonia classifier, unpartitioned, and its predictions for each batch."""
+"""Model assets: the pneumonia classifier with its record, unpartitioned, and what it says of each batch."""
 
 from collections.abc import Iterator
 
@@ -12,34 +12,66 @@ from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.pneumonia.label_import import TASK
 from imaging_pipeline.pneumonia.learning import CODE_VERSION as LEARNING_VERSION
 from imaging_pipeline.pneumonia.learning import learn
+from imaging_pipeline.pneumonia.model_tables import record_models, subgroups_of
+from imaging_pipeline.pneumonia.scoring import TABLES as BATCH_TABLES
 from imaging_pipeline.pneumonia.scoring import score_batch
 from imaging_pipeline.tensors.versions import freeze_dataset
 
 MODEL_KEY = reporting.asset_key("gold", "pneumonia_model")
 
+RECORD_TABLES = ("embedding_model", "embedding_evaluation")
 
-@dg.asset(
-    key=MODEL_KEY,
-    group_name="model",
-    kinds={"pytorch", "mlflow"},
-    owners=list(reporting.OWNERS),
-    code_version=f"model-{LEARNING_VERSION}",
-    deps=[reporting.asset_key("gold", "dataset_version"), reporting.asset_key("gold", "dataset_member")],
-    automation_condition=when_dataset_changed,
+_DATASET = [reporting.asset_key("gold", "dataset_version"), reporting.asset_key("gold", "dataset_member")]
+"""What every part of the training step depends on: they are requested together or not at all."""
+
+
+@dg.multi_asset(
+    name="pneumonia_model",
+    specs=[
+        dg.AssetSpec(
+            key=MODEL_KEY,
+            deps=_DATASET,
+            description=(
+                "A torchvision network trained on the newest dataset version, evaluated by patient, registered in "
+                "MLflow."
+            ),
+            group_name="model",
+            kinds={"pytorch", "mlflow"},
+            owners=list(reporting.OWNERS),
+            code_version=f"model-{LEARNING_VERSION}",
+            automation_condition=when_dataset_changed,
+        ),
+        *(
+            reporting.table_spec(
+                "gold",
+                table,
+                code_version=f"model-{LEARNING_VERSION}",
+                deps=_DATASET,
+                automation_condition=when_dataset_changed,  # type: ignore[arg-type]  # typed for checks, too
+                kinds=("mlflow", "duckdb"),
+                is_partitioned=False,
+            )
+            for table in RECORD_TABLES
+        ),
+    ],
     pool="training",
 )
 def pneumonia_model(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> dg.MaterializeResult[None]:
-    """A torchvision network trained on the newest dataset version, evaluated by patient, registered in MLflow."""
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Train on the newest dataset version, evaluate, register, and write down what the registry then holds."""
+    tracker, recipe = workspace.tracker(), workspace.recipe()
     with workspace.research() as lake:
-        dataset = freeze_dataset(lake, workspace.recipe(), task=TASK, fractions=SPLIT_FRACTIONS)
+        dataset = freeze_dataset(lake, recipe, task=TASK, fractions=SPLIT_FRACTIONS)
+        subgroups = subgroups_of(lake, [member.instance_key for member in dataset.members])
     tags = {"dagster/run_id": context.run_id, "dagster/asset_key": MODEL_KEY.to_user_string()}
     config, epoch_done = workspace.training(), workspace.progress_of("train")
     learned = learn(
         dataset,
-        workspace.tracker(),
+        tracker,
         config,
+        recipe=recipe,
+        subgroups=subgroups,
         tags=tags,
         progress=(lambda _: epoch_done(1, config.epochs)) if epoch_done else None,
     )
@@ -52,7 +84,11 @@ def pneumonia_model(
         "is_new": learned.is_new,
         "is_champion": learned.is_champion,
     }
-    return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(learned.model.version))
+    with workspace.research() as lake:
+        record_models(lake, tracker)
+        yield dg.MaterializeResult(MODEL_KEY, metadata=shown, data_version=dg.DataVersion(learned.model.version))
+        for table in RECORD_TABLES:
+            yield reporting.table_result(lake, "gold", table)
 
 
 @dg.multi_asset(
@@ -60,28 +96,29 @@ def pneumonia_model(
     specs=[
         reporting.table_spec(
             "gold",
-            "model_prediction",
-            code_version="prediction-1",
+            table,
+            code_version="prediction-2",
             deps=[reporting.asset_key("gold", "image_tensor"), MODEL_KEY],
             automation_condition=when_batch_is_ready,
             kinds=("pytorch", "duckdb"),
         )
+        for table in BATCH_TABLES
     ],
     partitions_def=arrival_batches,
 )
 def model_prediction(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Score the batch's tensors with the champion."""
+    """Score and embed the batch's tensors with the champion."""
     batch_id = context.partition_key
     with workspace.research() as lake:
         counts = score_batch(
             lake, batch_id, workspace.recipe().digest, workspace.tracker(), progress=workspace.progress_of("predict")
         )
-        shown: reporting.Shown = {
-            "images": counts.images,
-            "flagged": counts.flagged,
-            "model": counts.model,
-            "threshold": counts.threshold,
+        shown: dict[str, reporting.Shown] = {
+            "model_prediction": {"flagged": counts.flagged, "threshold": counts.threshold},
+            "image_embedding": {"dimensionality": counts.width},
         }
-        yield reporting.table_result(lake, "gold", "model_prediction", batch_id=batch_id, metadata=shown)
+        for table in BATCH_TABLES:
+            metadata = {"images": counts.images, "model": counts.model} | shown[table]
+            yield reporting.table_result(lake, "gold", table, batch_id=batch_id, metadata=metadata)
