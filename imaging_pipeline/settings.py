@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.sources import SourceConfig, load_sources
+from imaging_pipeline.sources import ElementMode, SourceConfig, load_sources
 
 MASTER_KEY_BYTES = 32
 """Length of the master key: 256 bits, the strength of the HMAC-SHA256 and AES-256 keys derived from it."""
@@ -52,6 +52,16 @@ class LakeLocation:
         return Path(rest) if kind == "sqlite" else None
 
 
+SITE_COLUMNS = "IMAGING_PIPELINE_COLUMNS"
+"""Names the file of the site's own columns; the registry is made before there are settings, in every process."""
+
+
+def site_columns_file(environ: Mapping[str, str] | None = None) -> Path | None:
+    """The file of the site's own columns, if there is one."""
+    text = (os.environ if environ is None else environ).get(SITE_COLUMNS, "").strip()
+    return Path(text).expanduser() if text else None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that differs between two installations.
@@ -67,6 +77,8 @@ class Settings:
         batches_per_tick: most batches the sensor announces in one tick.
         tick_seconds: how long a sensor may list in one tick before it stops and goes on in the next.
         minimum_age_seconds: a file younger than this may still be being written and waits.
+        elements: which elements of headers become rows of ``dicom_element``: ``all``, ``standard`` or ``off``.
+        columns: file of the site's own columns, or None.
         version_policy: what becomes current when a SOP Instance UID comes again with other bytes.
         study_quiet_seconds: a study without a new image for so long is complete.
         study_limit_seconds: a study is complete after so long even when images still come.
@@ -92,6 +104,8 @@ class Settings:
     batches_per_tick: int = 10
     tick_seconds: float = 20.0
     minimum_age_seconds: float = 2.0
+    elements: str = "all"
+    columns: Path | None = None
     version_policy: str = "keep_last"
     study_quiet_seconds: float = 300.0
     study_limit_seconds: float = 3600.0
@@ -129,6 +143,8 @@ class Settings:
             batches_per_tick=read.positive("BATCHES_PER_TICK", 10),
             tick_seconds=read.seconds("TICK_SECONDS", 20.0),
             minimum_age_seconds=read.seconds("MINIMUM_AGE_SECONDS", 2.0),
+            elements=read.choice("ELEMENTS", tuple(ElementMode)),
+            columns=site_columns_file(env) if read.text("COLUMNS", "") else None,
             version_policy=read.choice("VERSION_POLICY", VERSION_POLICIES),
             study_quiet_seconds=read.seconds("STUDY_QUIET_SECONDS", 300.0),
             study_limit_seconds=read.seconds("STUDY_LIMIT_SECONDS", 3600.0),

@@ -40,6 +40,14 @@ class Deletions(StrEnum):
     IGNORE = "ignore"
 
 
+class ElementMode(StrEnum):
+    """Which elements of a header become rows of ``dicom_element``: all, those of the standard, or none."""
+
+    ALL = "all"
+    STANDARD = "standard"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
     """One source.
@@ -53,6 +61,7 @@ class SourceConfig:
         minimum_age_seconds: a younger object may still be being written and waits for the next listing.
         follow_links: symbolic links are followed; otherwise neither linked files nor linked folders are taken.
         deletions: whether a vanished object is taken back everywhere.
+        elements: which elements of its headers become rows of ``dicom_element``; None: as the installation says.
         endpoint_url: of an S3-compatible server; None: AWS, or the installation's endpoint.
         region: of the bucket and the queue.
         profile: a profile of the shared AWS configuration.
@@ -67,6 +76,7 @@ class SourceConfig:
     minimum_age_seconds: float = MINIMUM_AGE_SECONDS
     follow_links: bool = False
     deletions: Deletions = Deletions.TOMBSTONE
+    elements: ElementMode | None = None
     endpoint_url: str | None = None
     region: str | None = None
     profile: str | None = None
@@ -197,6 +207,7 @@ class _Entry:
             minimum_age_seconds=self._seconds("minimum_age_seconds", MINIMUM_AGE_SECONDS),
             follow_links=self._flag("follow_links"),
             deletions=Deletions(self._choice("deletions", Deletions, Deletions.TOMBSTONE)),
+            elements=ElementMode(self._choice("elements", ElementMode, "")) if self._has("elements") else None,
             endpoint_url=self._url("endpoint_url"),
             region=self._optional_text("region"),
             profile=self._optional_text("profile"),

@@ -11,7 +11,7 @@ from imaging_pipeline.objects.folder import Folder
 from imaging_pipeline.objects.manifest import Manifest
 from imaging_pipeline.objects.opening import access_of, open_source
 from imaging_pipeline.objects.s3 import S3Access, S3Bucket
-from imaging_pipeline.sources import Deletions, SourceConfig, SourceKind, load_sources, one_time_source
+from imaging_pipeline.sources import Deletions, ElementMode, SourceConfig, SourceKind, load_sources, one_time_source
 
 SECRET = "XYZZY-42"  # stands for whatever a person may have typed: no message may repeat it
 
@@ -34,13 +34,14 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             minimum_age_seconds: 30
             follow_links: true
             deletions: ignore
+            elements: standard
           - {name: South_2, location: "s3://bucket/south", endpoint_url: "http://localhost:9000", region: eu-west-1,
              profile: reader, queue_url: "https://sqs.example/1/q"}
         """,
     )
     assert folder == SourceConfig(
         "north", str(tmp_path / "scans" / "north"), SourceKind.FOLDER, ("*.dcm", "2026/**"), ("tmp/**",), 30.0, True,
-        Deletions.IGNORE,
+        Deletions.IGNORE, ElementMode.STANDARD,
     )  # fmt: skip
     assert bucket == SourceConfig(
         "South_2", "s3://bucket/south", SourceKind.BUCKET, endpoint_url="http://localhost:9000", region="eu-west-1",

@@ -5,6 +5,7 @@ Owns locking, snapshots and idempotent writes. Knows tables only through the reg
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -171,22 +172,41 @@ def _prepare_folder(location: LakeLocation, *, read_only: bool) -> None:
 
 
 def _create_tables(lake: Lake) -> None:
-    schemas = [schema for schema, owner in registry.SCHEMA_LAKES.items() if owner == lake.name]
-    existing = {
-        (schema, name)
-        for schema, name in lake.connection.execute(
-            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?", [lake.name]
-        ).fetchall()
-    }
-    missing = [(s, t) for s in schemas for t in registry.tables_of(s) if (s, t.name) not in existing]
-    if not missing:
-        return
-    with lake.transaction():
-        for schema in schemas:
-            lake.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        for schema, table in missing:
-            lake.connection.execute(table.ddl(schema))
-            lake.connection.execute(f"COMMENT ON TABLE {schema}.{table.name} IS {quoted(table.description)}")
+    """Bring a lake in line with the registry: tables and columns it lacks, views that read otherwise."""
+    statements = _missing_statements(lake)
+    if statements:
+        with lake.transaction():
+            for statement in statements:
+                lake.connection.execute(statement)
+
+
+def _missing_statements(lake: Lake) -> list[str]:
+    def known(sql: str) -> set[tuple[str, ...]]:
+        return set(lake.connection.execute(sql, [lake.name]).fetchall())
+
+    columns = known("SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE database_name = ?")
+    views = known("SELECT schema_name, view_name, comment FROM duckdb_views() WHERE database_name = ?")
+    existing = {(schema, table) for schema, table, _ in columns}
+    statements: list[str] = []
+    for schema in (schema for schema, owner in registry.SCHEMA_LAKES.items() if owner == lake.name):
+        found = []
+        for table in registry.tables_of(schema):
+            name = f"{schema}.{table.name}"
+            if table.is_view:
+                note = f"{table.description} [{_digest(table.ddl(schema))}]"
+                if (schema, table.name, note) not in views:
+                    found += [table.ddl(schema), f"COMMENT ON VIEW {name} IS {quoted(note)}"]
+            elif (schema, table.name) not in existing:
+                found += [table.ddl(schema), f"COMMENT ON TABLE {name} IS {quoted(table.description)}"]
+            else:
+                missing = (c for c in table.columns if (schema, table.name, c.name) not in columns)
+                found += [f'ALTER TABLE {name} ADD COLUMN "{c.name}" {c.sql_type}' for c in missing]
+        statements += [f"CREATE SCHEMA IF NOT EXISTS {schema}", *found] if found else []
+    return statements
+
+
+def _digest(sql: str) -> str:
+    return hashlib.sha256(sql.encode()).hexdigest()[:12]
 
 
 def _lock_path(location: LakeLocation) -> Path | None:
