@@ -6,16 +6,22 @@ every text column of the research rows of the same batch, before they are writte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
 
 import pyarrow as pa
 
 from imaging_pipeline.deid.engine import IMPLEMENTATION_CLASS_UID, OWN_TEXTS
 from imaging_pipeline.deid.pseudonyms import is_standard_uid
+from imaging_pipeline.deid.table import load_table as ps315_table
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.registry import Table
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
+
+_ELEMENT_VALUES = ("dicom_element", "value_string")
+"""The column that holds values of every attribute: looked at attribute by attribute."""
 
 SHORTEST_IDENTIFIER = 4
 """Shorter texts ("A", "12") are met by chance in any table."""
@@ -27,6 +33,9 @@ _OWN_COLUMNS = frozenset(
         "patient_domain", "source_system", "role", "storage_provider", "version_state", "purpose_of_reference",
         "profile_id", "profile_version", "stage", "severity", "issue_code", "message", "subject_level", "task",
         "label_value", "source", "dtype", "predicted_label", "model_name", "model_version", "action", "state",
+        "annotation_source", "element_path", "item_path", "keyword", "manufacturer_normalized", "node_path",
+        "orientation_plane", "parent_item_path", "parent_node_path", "sequence_path", "tag_hex", "vr",
+        "ingestion_source",
     }
 )  # fmt: skip
 """Columns of the research side that hold words of this software, never a value of an object."""
@@ -67,14 +76,17 @@ def count_leaks(identified: Lake, tables: Mapping[str, pa.Table], batch_id: str)
     for table_name, rows in tables.items():
         table = registry.table(table_name)
         for column, values in _texts(rows):
-            if column in _OWN_COLUMNS:
+            if column in _OWN_COLUMNS or (table_name, column) == _ELEMENT_VALUES:
                 continue
             suspects = [value for value in values if _folded(value) in originals]
             if suspects and column in _kept_columns(table):
                 kept = _values(identified, table, column, batch_id)
                 suspects = [value for value in suspects if _folded(value) not in kept]
             if suspects:
-                found[f"{table_name}.{column}"] = len(suspects)
+                place = f"{table_name}.{column}"
+                found[place] = found.get(place, 0) + len(suspects)
+    if elements := _leaking_elements(identified, tables, batch_id, originals):
+        found[".".join(_ELEMENT_VALUES)] = elements
     return found
 
 
@@ -88,11 +100,53 @@ def research_rows(research: Lake, batch_id: str) -> dict[str, pa.Table]:
     }
 
 
+def _leaking_elements(
+    identified: Lake, tables: Mapping[str, pa.Table], batch_id: str, originals: frozenset[str]
+) -> int:
+    """Values of ``dicom_element`` that are an identifier; an attribute the Basic Profile keeps may say what it said."""
+    table, column = _ELEMENT_VALUES
+    if table not in tables:
+        return 0
+    rows = tables[table].select(["tag_hex", column]).to_pydict()
+    suspects = [
+        (tag, _folded(part))
+        for tag, value in zip(rows["tag_hex"], rows[column], strict=True)
+        if value
+        for part in re.split(r"[\\=]", value)
+        if _folded(part) in originals
+    ]
+    if not suspects:
+        return 0
+    kept_tags = {tag for tag, _ in suspects if "x" not in tag and ps315_table().row(int(tag, 16)) is None}
+    kept = _header_values(identified, kept_tags, batch_id) if kept_tags else frozenset()
+    return sum(suspect not in kept for suspect in suspects)
+
+
+def _header_values(identified: Lake, tags: Collection[str], batch_id: str) -> frozenset[tuple[str, str]]:
+    """What the original headers of the batch say under some tags, at any depth."""
+    rows = identified.query(
+        f"""SELECT header_json::VARCHAR AS header_json FROM bronze.dicom_header WHERE object_key IN (
+            SELECT object_key FROM silver.dicom_file_location WHERE arrival_batch = $1 OR uid_key IN ({_UIDS}))""",
+        [batch_id],
+    )
+    found: set[tuple[str, str]] = set()
+    for header in rows["header_json"].to_pylist():
+        waiting = [json.loads(header)]
+        while waiting:
+            for tag, element in waiting.pop().items():
+                for value in element.get("Value") or ():
+                    if element["vr"] == "SQ" and isinstance(value, dict):
+                        waiting.append(value)
+                    elif tag in tags:
+                        found.update((tag, _folded(part)) for part in re.split(r"[\\=]", str(value)))
+    return frozenset(found)
+
+
 def _originals(identified: Lake, batch_id: str) -> frozenset[str]:
     """Upper-cased identifiers of the batch, well-known UIDs (SOP classes, transfer syntaxes) left out."""
     values: set[str] = set()
     for table in map(registry.table, ENTITY_TABLES):
-        columns = [c.name for c in table.columns if c.phi in _IDENTIFIED_CLASSES and c.type in ("VARCHAR", "VARCHAR[]")]
+        columns = [c.name for c in table.columns if c.phi in _IDENTIFIED_CLASSES and "VARCHAR" in c.type]
         if not columns:
             continue
         rows = identified.query(
@@ -120,8 +174,17 @@ def _folded(text: str) -> str:
 
 def _texts(rows: pa.Table) -> Iterator[tuple[str, list[str]]]:
     for name in rows.column_names:
-        column = rows[name].combine_chunks()
-        if pa.types.is_list(column.type):
-            column = column.flatten()
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            yield name, [value for value in column.to_pylist() if value]
+        for array in _leaves(rows[name].combine_chunks()):
+            if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+                yield name, [value for value in array.to_pylist() if value]
+
+
+def _leaves(array: pa.Array) -> Iterator[pa.Array]:
+    """The array itself, or those of what its lists and structures hold."""
+    if pa.types.is_list(array.type):
+        yield from _leaves(array.flatten())
+    elif pa.types.is_struct(array.type):
+        for part in array.flatten():
+            yield from _leaves(part)
+    else:
+        yield array

@@ -30,15 +30,16 @@ from imaging_pipeline.dicom.header import read_header
 from imaging_pipeline.errors import ImagingError, Issue, PoisonInput, Reason, Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.metadata.entities import StoredObject
+from imaging_pipeline.metadata.placing import StoredObject
 from imaging_pipeline.metadata.silver import entity_rows
 from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.writing import write_atomically
+from imaging_pipeline.sources import ElementMode
 from imaging_pipeline.workers import map_chunks
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 """Raise it when the same object, profile and key would give another file."""
 
 OBJECTS_PER_CHUNK = 16
@@ -80,6 +81,7 @@ class Releaser:
         reader: reads the originals.
         folder: where de-identified files go.
         batch_id: the batch.
+        element_mode: which elements of the released headers become rows of ``dicom_element``.
     """
 
     profile: Profile
@@ -87,6 +89,7 @@ class Releaser:
     reader: ObjectReader
     folder: Path
     batch_id: str
+    element_mode: ElementMode = ElementMode.ALL
 
     @property
     def staging(self) -> Path:
@@ -147,6 +150,7 @@ class Releaser:
             arrival_batch=self.batch_id,
             row_version=f"{self.batch_id}/{instance_key}",
             role="DEIDENTIFIED",
+            element_mode=self.element_mode,
         )
 
     def _verification(self, target: Target, stored: StoredObject, released: Deidentified) -> dict[str, object]:
@@ -352,7 +356,16 @@ def _write(
         for key in settled.written:
             _publish(releaser.staged(made.stored[key]), uri_to_path(made.stored[key].storage_uri))
         proofs = [made.verified[key] for key in sorted(settled.written)]
-        write_rows(research, releaser.keys.project, batch_id, tables, proofs, withdrawn, rewritten=batch_id)
+        write_rows(
+            research,
+            releaser.keys.project,
+            batch_id,
+            tables,
+            proofs,
+            withdrawn,
+            rewritten=batch_id,
+            element_mode=releaser.element_mode,
+        )
         replaced = settled.written & plan.released.keys()
         _remove(plan, {key for key in replaced if plan.released[key].storage_uri != made.stored[key].storage_uri})
     return settled
@@ -370,7 +383,16 @@ def _withdraw(research: Lake, releaser: Releaser, look: Look, *, also_superseded
         plan = look()
         _remove(plan, keys_of(plan))
         tables = entity_rows(releaser.batch_id, []).tables
-        write_rows(research, releaser.keys.project, releaser.batch_id, tables, [], keys_of(plan), rewritten="")
+        write_rows(
+            research,
+            releaser.keys.project,
+            releaser.batch_id,
+            tables,
+            [],
+            keys_of(plan),
+            rewritten="",
+            element_mode=releaser.element_mode,
+        )
 
 
 def _write_issues(identified: Lake, batch_id: str, held: list[dict[str, object]], object_keys: list[str]) -> None:

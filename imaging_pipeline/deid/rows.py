@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -12,10 +13,11 @@ from imaging_pipeline.errors import TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.changes import recorded_changes
-from imaging_pipeline.metadata.entities import StoredObject
 from imaging_pipeline.metadata.merging import note_touched, write_entities
+from imaging_pipeline.metadata.placing import StoredObject
 from imaging_pipeline.metadata.silver import entity_rows
 from imaging_pipeline.objects.folder import uri_to_path
+from imaging_pipeline.sources import ElementMode
 
 
 def write_rows(
@@ -27,6 +29,7 @@ def write_rows(
     withdrawn: Collection[str],
     *,
     rewritten: str,
+    element_mode: ElementMode,
 ) -> None:
     """Put rows in the place of those of the same instances, and take others back.
 
@@ -38,6 +41,7 @@ def write_rows(
         proofs: rows of ``deid_verification`` of the same.
         withdrawn: research keys of what is taken back.
         rewritten: the batch whose other rows are made anew from their files; empty: none.
+        element_mode: which elements of those files become rows of ``dicom_element``.
 
     Raises:
         TransientError: a released file that a row must be made from is gone.
@@ -55,7 +59,7 @@ def write_rows(
         ):
             research.replace_all("deid", table, rows, where=where, parameters=[gone])
         research.connection.execute(_WANTED)
-        write_entities(research, "deid", rewritten, tables, partial(_read_again, research, project))
+        write_entities(research, "deid", rewritten, tables, partial(_read_again, research, project, element_mode))
 
 
 _WANTED = """
@@ -65,14 +69,26 @@ FROM deid.dicom_file_location WHERE uid_key IN (SELECT uid_key FROM temp.touched
 """
 
 
-def _read_again(research: Lake, project: str, object_keys: Sequence[str]) -> Mapping[str, pa.Table]:
+def _read_again(
+    research: Lake, project: str, element_mode: ElementMode, object_keys: Sequence[str]
+) -> Mapping[str, pa.Table]:
     """Candidate rows of instances released before, from the headers of their files."""
+    stored = released_objects(research, project, "object_key IN (SELECT unnest(?))", [list(object_keys)])
+    return entity_rows("", (replace(one, element_mode=element_mode) for one in stored)).tables
+
+
+def released_objects(research: Lake, project: str, where: str, parameters: list[object]) -> Iterator[StoredObject]:
+    """What was released, from the headers of the files, by a condition on ``deid.dicom_file_location``.
+
+    Raises:
+        TransientError: a file is gone.
+    """
     rows = research.rows(
-        """SELECT object_key, storage_uri, checksum_sha256, arrival_batch, row_version FROM deid.dicom_file_location
-        WHERE object_key IN (SELECT unnest(?)) ORDER BY object_key""",
-        [list(object_keys)],
+        f"""SELECT object_key, storage_uri, checksum_sha256, arrival_batch, row_version FROM deid.dicom_file_location
+        WHERE {where} ORDER BY object_key""",
+        parameters,
     )
-    return entity_rows("", [_stored_again(project, *map(str, row)) for row in rows]).tables
+    return (_stored_again(project, *map(str, row)) for row in rows)
 
 
 def _stored_again(project: str, key: str, uri: str, sha256: str, batch_id: str, row_version: str) -> StoredObject:

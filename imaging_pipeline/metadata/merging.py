@@ -10,21 +10,45 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.registry import LOADED_AT
 from imaging_pipeline.lake.store import Lake
 
-INSTANCE_TABLES = ("dicom_instance", "dicom_image_pixel", "dicom_xray_acquisition")
-"""Tables with one row for each instance."""
+ENTITY_TABLES = tuple(table.name for table in registry.tables_of("silver") if table.made_from not in ("", "view"))
+"""Tables made from headers."""
 
-_PARENTS: Mapping[str, tuple[str, ...]] = {
+_LOCATION = "dicom_file_location"
+
+INSTANCE_TABLES = tuple(
+    name for name in ENTITY_TABLES if registry.table(name).key[0] == "instance_key" and name != _LOCATION
+)
+"""Tables whose rows belong to one instance."""
+
+DRIVERS: Mapping[str, tuple[str, ...]] = {
     "dicom_series": ("series_key",),
     "dicom_study": ("study_key",),
     "dicom_patient": ("patient_key",),
     "dicom_equipment": ("equipment_key",),
     "series_equipment": ("series_key", "equipment_key"),
 }
-"""Tables whose rows several instances share, and their columns in ``dicom_file_location``."""
+"""Tables whose rows several instances share, and their key among the columns of ``dicom_file_location``."""
+
+SHARED_TABLES: Mapping[str, tuple[str, ...]] = {
+    driver: (
+        driver,
+        *(
+            name
+            for name in ENTITY_TABLES
+            if name not in (_LOCATION, *DRIVERS)
+            and registry.table(name).key[0] == registry.table(driver).key[0]
+            and driver != "series_equipment"
+        ),
+    )
+    for driver in DRIVERS
+}
+"""Those tables, each with the tables whose rows come and go with its rows: made from the same object."""
 
 Tables = Mapping[str, pa.Table]
 """Candidate rows by table name."""
@@ -57,43 +81,75 @@ def write_entities(lake: Lake, schema: str, batch_id: str, tables: Tables, read_
         read_again: gives those of other objects that a row must now be made from.
     """
     lake.connection.execute(_DUE.format(schema=schema), [batch_id])
-    tables = _with_others(lake, tables, "temp.due", schema, read_again)
+    lake.connection.execute(_STALE.format(schema=schema))
+    tables = _with_others(lake, tables, {"dicom_instance": "temp.due"}, schema, read_again)
+    _delete_stale(lake, schema)
     for name in INSTANCE_TABLES:
-        lake.connection.execute(_DELETE_INSTANCES.format(schema=schema, table=name))
         _insert(lake, schema, name, tables, "temp.due", "* REPLACE (chosen.instance_key AS instance_key)", ())
     lake.connection.execute(_UPDATE_INSTANCES.format(schema=schema))
-    for name, key in _PARENTS.items():
-        lake.connection.execute(_shared_sql(_WANTED_PARENTS, schema, name, key))
-        lake.connection.execute(_shared_sql(_DELETE_PARENTS, schema, name, key), [batch_id])
-        lake.connection.execute(_shared_sql(_MISSING_PARENTS, schema, name, key))
-    missing = " UNION ".join(f"SELECT row_version FROM temp.missing_{name}" for name in _PARENTS)
-    tables = _with_others(lake, tables, f"({missing})", schema, read_again)
-    for name, key in _PARENTS.items():
-        _insert(lake, schema, name, tables, f"temp.missing_{name}", "*", key)
+    for driver, key in DRIVERS.items():
+        lake.connection.execute(_shared_sql(_WANTED_PARENTS, schema, driver, driver, key))
+        for name in reversed(SHARED_TABLES[driver]):
+            lake.connection.execute(_shared_sql(_DELETE_PARENTS, schema, name, driver, key), [batch_id])
+        lake.connection.execute(_shared_sql(_MISSING_PARENTS, schema, driver, driver, key))
+    missing = {driver: f"temp.missing_{driver}" for driver in DRIVERS}
+    tables = _with_others(lake, tables, missing, schema, read_again)
+    for driver, key in DRIVERS.items():
+        for name in SHARED_TABLES[driver]:
+            _insert(lake, schema, name, tables, missing[driver], "*", key)
     for counts in (_SERIES_COUNTS, _STUDY_COUNTS):
         lake.connection.execute(counts.format(schema=schema))
 
 
-def _with_others(lake: Lake, tables: Tables, chosen: str, schema: str, read_again: ReadAgain) -> Tables:
-    """The candidates, and those of chosen objects that are not among them."""
-    lake.connection.register("known", tables["dicom_file_location"].select(["row_version"]))
-    try:
-        rows = lake.connection.execute(
-            f"""SELECT object_key FROM {schema}.dicom_file_location
-            WHERE row_version IN (SELECT row_version FROM {chosen} EXCEPT SELECT row_version FROM known)
-            ORDER BY object_key"""
-        ).fetchall()
-    finally:
-        lake.connection.unregister("known")
-    if not rows:
+def _delete_stale(lake: Lake, schema: str) -> None:
+    """Delete the rows of instances that are gone, or are made anew; their batches tell the files they are in."""
+    batches = lake.connection.execute("SELECT DISTINCT arrival_batch FROM temp.stale").fetchall()
+    if not batches:
+        return
+    places = ", ".join("?" * len(batches))
+    for name in INSTANCE_TABLES:
+        lake.connection.execute(
+            f"""DELETE FROM {schema}.{name} WHERE arrival_batch IN ({places})
+            AND instance_key IN (SELECT instance_key FROM temp.stale)""",
+            [batch for (batch,) in batches],
+        )
+
+
+def _with_others(lake: Lake, tables: Tables, chosen: Mapping[str, str], schema: str, read_again: ReadAgain) -> Tables:
+    """The candidates, and those of chosen objects that are not among them.
+
+    Args:
+        lake: the lake.
+        tables: the candidates.
+        chosen: for some tables, the table with the ``row_version`` of the objects their rows must come from.
+        schema: ``silver`` or ``deid``.
+        read_again: see :func:`write_entities`.
+    """
+    wanted: set[str] = set()
+    for name, source in chosen.items():
+        versions = {version for (version,) in lake.connection.execute(f"SELECT row_version FROM {source}").fetchall()}
+        wanted |= versions - set(tables[name]["row_version"].to_pylist())
+    if not wanted:
         return tables
+    rows = lake.connection.execute(
+        f"SELECT object_key FROM {schema}.{_LOCATION} WHERE row_version IN (SELECT unnest(?)) ORDER BY object_key",
+        [sorted(wanted)],
+    ).fetchall()
     others = read_again([key for (key,) in rows])
-    return {name: pa.concat_tables([table, others[name]]) for name, table in tables.items()}
+    found = dict(tables)
+    for driver in ("dicom_instance", *DRIVERS):
+        known = pa.array(tables[driver]["row_version"].to_pylist(), pa.string())
+        for name in SHARED_TABLES.get(driver, INSTANCE_TABLES):
+            is_new = pc.invert(pc.is_in(others[name]["row_version"], value_set=known))
+            found[name] = pa.concat_tables([tables[name], others[name].filter(is_new)])
+    return found
 
 
 def _insert(
     lake: Lake, schema: str, name: str, tables: Tables, chosen: str, columns: str, key: tuple[str, ...]
 ) -> None:
+    if not tables[name].num_rows:
+        return
     lake.connection.register("candidates", tables[name])
     same = " AND ".join(f"candidate.{column} = chosen.{column}" for column in ("row_version", *key))
     try:
@@ -105,11 +161,12 @@ def _insert(
         lake.connection.unregister("candidates")
 
 
-def _shared_sql(template: str, schema: str, name: str, key: tuple[str, ...]) -> str:
+def _shared_sql(template: str, schema: str, name: str, driver: str, key: tuple[str, ...]) -> str:
     """SQL about one of the shared tables; rows are touched by the first column of their key."""
     return template.format(
         schema=schema,
         table=name,
+        driver=driver,
         first=key[0],
         key=", ".join(key),
         location_key=", ".join(f"location.{column}" for column in key),
@@ -138,8 +195,9 @@ WHERE arrival_batch = ? OR NOT EXISTS (
     WHERE instance.instance_key = wanted.instance_key AND instance.row_version = wanted.row_version)
 """
 
-_DELETE_INSTANCES = """
-DELETE FROM {schema}.{table} WHERE instance_key IN (
+_STALE = """
+CREATE OR REPLACE TEMP TABLE stale AS
+SELECT instance_key, arrival_batch FROM {schema}.dicom_instance WHERE instance_key IN (
     (SELECT instance_key FROM temp.before UNION SELECT instance_key FROM temp.wanted)
     EXCEPT (SELECT instance_key FROM temp.wanted EXCEPT SELECT instance_key FROM temp.due))
 """
@@ -168,7 +226,7 @@ WHERE location.{{first}} IN ({_TOUCHED_PARENTS}) GROUP BY ALL
 _DELETE_PARENTS = f"""
 DELETE FROM {{schema}}.{{table}} AS entity
 WHERE {{first}} IN ({_TOUCHED_PARENTS}) AND (arrival_batch = ? OR NOT EXISTS (
-    SELECT 1 FROM temp.wanted_{{table}} AS wanted WHERE {{same}} AND entity.row_version = wanted.row_version))
+    SELECT 1 FROM temp.wanted_{{driver}} AS wanted WHERE {{same}} AND entity.row_version = wanted.row_version))
 """
 
 _MISSING_PARENTS = """

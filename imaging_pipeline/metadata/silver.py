@@ -5,7 +5,7 @@ Batches may be loaded in any order, and again, with the same result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,27 +16,16 @@ from imaging_pipeline.catalog.inspection import issue_row
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Stage
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.candidates import Candidates
 from imaging_pipeline.metadata.changes import recorded_changes
-from imaging_pipeline.metadata.entities import StoredObject, rows_of
-from imaging_pipeline.metadata.merging import note_touched, write_entities
+from imaging_pipeline.metadata.merging import ENTITY_TABLES, note_touched, write_entities
+from imaging_pipeline.metadata.placing import StoredObject
 from imaging_pipeline.metadata.versions import VersionPolicy, choose_versions, note_versions
+from imaging_pipeline.sources import ElementMode
 
 __all__ = ["CODE_VERSION", "ENTITY_TABLES", "EntityRows", "VersionPolicy", "entity_rows", "load_silver"]
 
-ENTITY_TABLES = (
-    "dicom_patient",
-    "dicom_study",
-    "dicom_series",
-    "dicom_instance",
-    "dicom_image_pixel",
-    "dicom_xray_acquisition",
-    "dicom_equipment",
-    "series_equipment",
-    "dicom_file_location",
-)
-"""Tables projected from headers."""
-
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 """Raise it when the same headers would give other rows."""
 
 
@@ -59,54 +48,66 @@ class EntityRows:
 
 def entity_rows(batch_id: str, stored_objects: Iterable[StoredObject]) -> EntityRows:
     """Project headers into candidate rows."""
-    rows: dict[str, list[dict[str, object]]] = {name: [] for name in ENTITY_TABLES}
+    candidates = Candidates()
     issues: list[dict[str, object]] = []
     refused = 0
     for stored in stored_objects:
         try:
-            candidates, found = rows_of(stored)
+            candidates.add(stored)
         except PoisonInput as refusal:
-            candidates, found, refused = {}, [refusal.issue(Stage.MAP)], refused + 1
+            found, refused = refusal.issue(Stage.MAP), refused + 1
         except Exception as error:  # noqa: BLE001 - whatever a hostile header provokes costs that object, not its batch
             message = f"placing it failed unexpectedly ({type(error).__name__})"
-            candidates, found, refused = {}, [Issue(Reason.MALFORMED, Stage.MAP, message=message)], refused + 1
-        for name, row in candidates.items():
-            rows[name].append(row)
-        issues += [issue_row(batch_id, stored.object_key, issue) for issue in found]
-    tables = {name: registry.table(name).rows(rows[name]) for name in ENTITY_TABLES}
+            found, refused = Issue(Reason.MALFORMED, Stage.MAP, message=message), refused + 1
+        else:
+            continue
+        issues.append(issue_row(batch_id, stored.object_key, found))
+    tables, notes = candidates.finish()
+    issues += [issue_row(batch_id, object_key, issue) for object_key, issue in notes]
     return EntityRows(tables, issues, tables["dicom_file_location"].num_rows, refused)
 
 
-def load_silver(lake: Lake, batch_id: str, policy: VersionPolicy = VersionPolicy.KEEP_LAST) -> EntityRows:
+ModeOf = Callable[[str], ElementMode]
+"""Which elements of a source's headers become rows, by its name."""
+
+
+def load_silver(
+    lake: Lake,
+    batch_id: str,
+    policy: VersionPolicy = VersionPolicy.KEEP_LAST,
+    mode_of: ModeOf = lambda _: ElementMode.ALL,
+) -> EntityRows:
     """Bring silver up to date with a batch of bronze: also with what the catalog says has vanished.
 
     Args:
         lake: the identified lake.
         batch_id: the batch.
         policy: what becomes of other bytes under a SOP Instance UID that is known already; the same for all batches.
+        mode_of: which elements become rows of ``dicom_element``.
 
     Raises:
         TransientError: the lake is locked.
     """
-    rows = entity_rows(batch_id, stored_headers(lake, batch_id))
+    rows = entity_rows(batch_id, stored_headers(lake, batch_id, mode_of))
     locations = rows.tables["dicom_file_location"]
     with lake.transaction():
         note_touched(lake, "silver", batch_id, locations["uid_key"])
         with recorded_changes(lake, "silver", batch_id):
             lake.replace_batch("silver", "dicom_file_location", locations, batch_id)
             choose_versions(lake, policy)
-            write_entities(lake, "silver", batch_id, rows.tables, partial(_read_again, lake))
+            write_entities(lake, "silver", batch_id, rows.tables, partial(_read_again, lake, mode_of))
         issues = registry.table("ingest_issue").rows(rows.issues)
         lake.replace_batch("bronze", "ingest_issue", issues, batch_id, where=stage_filter([Stage.MAP]))
         note_versions(lake, policy)
     return rows
 
 
-def stored_headers(lake: Lake, batch_id: str) -> Iterable[StoredObject]:
+def stored_headers(lake: Lake, batch_id: str, mode_of: ModeOf = lambda _: ElementMode.ALL) -> Iterable[StoredObject]:
     """The headers of a batch as bronze keeps them, those of vanished objects too.
 
     A ``row_version`` starts with 2 for a whole object, 1 for a truncated one, and 0 for a vanished one: a copy that was
-    cut off never takes the place of a whole one, nor a vanished one that of any, whichever came first.
+    cut off never takes the place of a whole one, nor a vanished one that of any, whichever came first. The greatest
+    come first: what several objects share is then projected once.
     """
     return _stored(
         lake,
@@ -117,12 +118,13 @@ def stored_headers(lake: Lake, batch_id: str) -> Iterable[StoredObject]:
                 ) THEN '1' ELSE '2' END, arrival_batch,
                 strftime(modification_time, '%Y%m%dT%H%M%S.%f'), object_key) AS row_version
         FROM bronze.dicom_header JOIN bronze.object_catalog USING (object_key, arrival_batch)
-        WHERE arrival_batch = ? ORDER BY object_key""",
+        WHERE arrival_batch = ? ORDER BY row_version DESC""",
         [batch_id],
+        mode_of,
     )
 
 
-def _read_again(lake: Lake, object_keys: Sequence[str]) -> Mapping[str, pa.Table]:
+def _read_again(lake: Lake, mode_of: ModeOf, object_keys: Sequence[str]) -> Mapping[str, pa.Table]:
     """Candidate rows of objects of any batch, with the versions silver knows them by."""
     stored_objects = _stored(
         lake,
@@ -136,11 +138,12 @@ def _read_again(lake: Lake, object_keys: Sequence[str]) -> Mapping[str, pa.Table
         JOIN silver.dicom_file_location AS location USING (object_key, arrival_batch)
         WHERE object_key IN (SELECT unnest(?)) ORDER BY object_key""",
         [list(object_keys)],
+        mode_of,
     )
     return entity_rows("", stored_objects).tables
 
 
-def _stored(lake: Lake, sql: str, parameters: list[object]) -> Iterator[StoredObject]:
+def _stored(lake: Lake, sql: str, parameters: list[object], mode_of: ModeOf) -> Iterator[StoredObject]:
     for part in lake.query(sql, parameters).to_batches(max_chunksize=500):
         for row in part.to_pylist():
-            yield StoredObject(**row)
+            yield StoredObject(**row, element_mode=mode_of(row["source_name"]))

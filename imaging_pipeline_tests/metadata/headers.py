@@ -49,9 +49,19 @@ class Made:
             "00100020": ("LO", self.patient),
             "0020000D": ("UI", f"2.25.{self.study}"),
             "0020000E": ("UI", f"2.25.{self.study}1"),
+            "00280008": ("IS", 1 + len(self.content) % 3),
             "00280010": ("US", 4),
         }
-        return json.dumps({tag: {"vr": vr, "Value": [value]} for tag, (vr, value) in values.items()})
+        regions = [{"00186012": {"vr": "US", "Value": [1]}}] * (1 + ord(self.content[0]) % 3)
+        request = {"00401001": {"vr": "SH", "Value": [self.station]}}
+        nested = {
+            "00186011": {"vr": "SQ", "Value": regions},
+            "00290010": {"vr": "LO", "Value": ["MAKER"]},
+            "00291001": {"vr": "LO", "Value": [self.content]},
+            "00400275": {"vr": "SQ", "Value": [request] * (1 + ord(self.content[0]) % 2)},
+        }
+        header = {tag: {"vr": vr, "Value": [value]} for tag, (vr, value) in values.items()} | nested
+        return json.dumps(dict(sorted(header.items())))
 
 
 @contextmanager
@@ -63,7 +73,8 @@ def memory_lake(name: str) -> Iterator[Lake]:
         for schema in (schema for schema, owner in registry.SCHEMA_LAKES.items() if owner == name):
             connection.execute(f"CREATE SCHEMA {name}.{schema}")
             for table in registry.tables_of(schema):
-                connection.execute(table.ddl(f"{name}.{schema}"))
+                if not table.is_view:
+                    connection.execute(table.ddl(f"{name}.{schema}"))
         yield lake
 
 

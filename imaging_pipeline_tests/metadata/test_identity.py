@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.merging import ENTITY_TABLES
 from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.metadata.silver import VersionPolicy
 from imaging_pipeline_tests.metadata.headers import Made, load, memory_lake
@@ -39,7 +40,7 @@ def issues(lake: Lake) -> list[tuple[object, ...]]:
 def contents(lake: Lake) -> dict[str, list[str]]:
     """All rows that loading writes, without the time and without the feed, which tells of every step."""
     found = {}
-    for name in [t.name for t in registry.tables_of("silver") if t.name != "change_feed"] + ["ingest_issue"]:
+    for name in [*ENTITY_TABLES, "ingest_issue"]:
         schema = "bronze" if name == "ingest_issue" else "silver"
         columns = ", ".join(f'"{c.name}"' for c in registry.table(name).columns if c.name not in RUN_COLUMNS)
         found[name] = sorted(map(repr, lake.rows(f"SELECT {columns} FROM {schema}.{name}")))
@@ -257,3 +258,6 @@ def test_any_order_of_loads_leaves_what_the_objects_say(
             load(lake, *objects, policy=policy)
         assert contents(lake) == before
         assert lake.rows("FROM silver.change_feed") == fed
+    with memory_lake("identified") as rebuilt:
+        load(rebuilt, *final, policy=policy)
+        assert contents(rebuilt) == before

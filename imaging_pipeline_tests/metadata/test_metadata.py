@@ -12,11 +12,14 @@ import pytest
 
 from imaging_pipeline.catalog.bronze import load_bronze
 from imaging_pipeline.dicom.header import read_header
-from imaging_pipeline.errors import PoisonInput, Reason, TransientError
+from imaging_pipeline.errors import Issue, PoisonInput, Reason, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.metadata.entities import StoredObject, rows_of
-from imaging_pipeline.metadata.projection import project
+from imaging_pipeline.metadata.elements import ElementRows
+from imaging_pipeline.metadata.entities import candidate_rows
+from imaging_pipeline.metadata.merging import ENTITY_TABLES
+from imaging_pipeline.metadata.placing import StoredObject, place
+from imaging_pipeline.metadata.projection import Row, project
 from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.metadata.silver import load_silver
 from imaging_pipeline.objects.model import key_of
@@ -42,6 +45,15 @@ def stored(name: str, source: str = "site") -> StoredObject:
         arrival_batch="2026-01-31.00001",
         row_version="v",
     )
+
+
+def rows_of(stored: StoredObject) -> tuple[dict[str, Row], list[Issue]]:
+    """The first row of each table that an object has rows in, and the issues."""
+    placed = place(stored)
+    names = [name for name in ENTITY_TABLES if name not in ElementRows.TABLES]
+    made = {name: candidate_rows(placed, registry.table(name)) for name in names}
+    issues = [issue for _, found in made.values() for issue in found]
+    return {name: rows[0] for name, (rows, _) in made.items() if rows}, issues
 
 
 def elements(**values: tuple[str, list[Any]]) -> Mapping[str, Mapping[str, Any]]:
