@@ -28,7 +28,7 @@ dev: setup ## the Dagster UI on the same instance
 
 test: setup ## the default test suite
 	@echo "• running the tests (some minutes; 'make test-slow' adds those that start servers)"
-	@$(BIN)/python -m pytest -m "not slow" && echo "• all passed. Next: make demo, then make dev"
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" && echo "• all passed. Next: make demo, then make dev"
 
 test-slow: setup ## the tests that start servers or train longer
 	@$(BIN)/python -m pytest -m slow
@@ -40,7 +40,7 @@ format: setup ## format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 docs: setup ## renew the generated reference
-	@$(BIN)/python -c "from imaging_pipeline.lake.dictionary import reference_page; print(reference_page(), end='')" > docs/reference/tables.md
+	@$(BIN)/python -c "from pathlib import Path; from imaging_pipeline.lake.dictionary.pages import write_pages; write_pages(Path('docs/reference'))"
 
 bench-%: setup ## bench-NAME: one benchmark of benchmarks/; the last line is one JSON object of its figures
 	@$(BIN)/python benchmarks/$*.py

@@ -1,4 +1,4 @@
-"""The command line: demo, ingest, learn, reconcile, changes, sql, status, doctor, dev, key.
+"""The command line: demo, ingest, learn, reconcile, changes, sql, describe, promote, quality, status, doctor, dev, key.
 
 Reads arguments and prints; the work is done by the packages below. Exit status: 0 done, 1 something is wrong with
 the data or the installation, 2 wrong usage or configuration.
@@ -103,6 +103,21 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--csv", action="store_true", help="print CSV instead of a table")
     sql.set_defaults(run=_sql)
 
+    describe = commands.add_parser(
+        "describe", help="what a table, column, tag or some words mean, and how to ask for it"
+    )
+    describe.add_argument("words", nargs="*", help="TABLE, COLUMN, TABLE.COLUMN, 00100020, keyword or plain words")
+    describe.add_argument("--json", action="store_true", help="for machines")
+    describe.set_defaults(run=_describe)
+
+    promote = commands.add_parser("promote", help="fill the site's own columns in the rows that are there already")
+    promote.set_defaults(run=_promote)
+
+    quality = commands.add_parser("quality", help="write the page on the quality of a batch, or of everything")
+    quality.add_argument("batch", nargs="?", default=None, help="its key, as in the Dagster UI (default: all batches)")
+    quality.add_argument("--out", default=None, metavar="FILE.html", help="default: in the identified zone")
+    quality.set_defaults(run=_quality)
+
     commands.add_parser("status", help="what is in each zone, and what waits").set_defaults(run=_status)
     commands.add_parser("doctor", help="check this installation").set_defaults(run=_doctor)
 
@@ -197,6 +212,34 @@ def _sql(options: argparse.Namespace, settings: Settings) -> int:
         print(frame.to_csv(index=False), end="")
     else:
         print(frame.to_string(index=False, max_colwidth=100) if len(frame) else "no rows")
+    return OK
+
+
+def _describe(options: argparse.Namespace, _: Settings) -> int:
+    from imaging_pipeline.describe.answers import answer, as_json, is_found  # noqa: PLC0415
+    from imaging_pipeline.describe.text import render  # noqa: PLC0415
+
+    found = answer(" ".join(options.words))
+    print(as_json(found) if options.json else render(found))
+    return OK if is_found(found) else FAILED
+
+
+def _promote(_: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.defs.promotion import fill_site_columns  # noqa: PLC0415
+    from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
+
+    for schema, batch_id, done in fill_site_columns(Workspace(settings)):
+        for filled in done:
+            columns = ", ".join(filled.columns)
+            print(f"{schema}.{filled.table} ({columns}): batch {batch_id}, {filled.rows} rows, {filled.values} values")
+    return OK
+
+
+def _quality(options: argparse.Namespace, settings: Settings) -> int:
+    from imaging_pipeline.defs.quality import quality_command  # noqa: PLC0415
+
+    for line in quality_command(settings, options.batch, options.out):
+        print(line)
     return OK
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
-from imaging_pipeline.defs import completion, intake, jobs
-from imaging_pipeline.defs.assets import bronze, deid, model, silver, studies, tensors
+from imaging_pipeline.defs import completion, intake, jobs, promotion
+from imaging_pipeline.defs.assets import bronze, deid, model, quality, silver, studies, tensors, views
+from imaging_pipeline.defs.checks import quality as quality_checks
 from imaging_pipeline.defs.checks import zones
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.settings import Settings
@@ -15,8 +16,8 @@ def build_defs(workspace: Workspace | None = None) -> dg.Definitions:
     """All definitions, on a workspace or on the one the environment describes."""
     workspace = workspace or Workspace(Settings.from_environment())
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([bronze, silver, deid, tensors, model, studies]),
-        asset_checks=dg.load_asset_checks_from_modules([zones]),
+        assets=[*dg.load_assets_from_modules([bronze, silver, quality, deid, tensors, model, studies]), *views.specs],
+        asset_checks=dg.load_asset_checks_from_modules([zones, quality_checks]),
         jobs=[
             jobs.ingest_batch,
             jobs.settle_studies,
@@ -24,6 +25,7 @@ def build_defs(workspace: Workspace | None = None) -> dg.Definitions:
             jobs.predict_batch,
             intake.load_source,
             intake.reconcile_sources,
+            promotion.promote_columns,
         ],
         schedules=[intake.reconcile_nightly, intake.repair_batches],
         sensors=[

@@ -15,7 +15,8 @@ import imaging_pipeline
 PACKAGE = Path(imaging_pipeline.__file__).parent
 ORDER = [
     "__init__", "errors", "sources", "settings", "sqlite", "workers", "objects", "dicom", "samples",
-    "lake", "catalog", "metadata", "deid", "tensors", "pneumonia", "web", "doctor", "defs", "definitions", "cli",
+    "lake", "catalog", "metadata", "deid", "tensors", "pneumonia", "describe", "web", "doctor",
+    "defs", "definitions", "cli",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -15,6 +15,11 @@ nightly_if_new = (
 ).with_label("nightly_if_new")
 """At 03:00 UTC, if a batch came since the last time. ``on_cron`` would wait until every batch was written again."""
 
+after_each_batch = (AC.any_deps_updated().since(_handled) & ~AC.any_deps_in_progress() & ~AC.in_progress()).with_label(
+    "after_each_batch"
+)
+"""Once a batch is written, held or not."""
+
 _OF_EACH_BATCH = dg.AssetSelection.assets(asset_key("gold", "image_tensor"), asset_key("deid", "study_state"))
 
 when_labels_changed = (

@@ -22,6 +22,7 @@ _ZONES: tuple[tuple[str, str, str], ...] = (
     ("gold", "labels", "SELECT count(*) FROM gold.label WHERE subject_level = 'INSTANCE'"),
     ("gold", "dataset versions", "SELECT count(*) FROM gold.dataset_version"),
     ("gold", "predictions", "SELECT count(*) FROM gold.model_prediction"),
+    ("gold", "embeddings", "SELECT count(*) FROM gold.image_embedding"),
 )
 
 _ISSUES = """

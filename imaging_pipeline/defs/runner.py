@@ -150,7 +150,7 @@ class Runner:
         ).records
         events = [record.event_log_entry.dagster_event for record in records]
         evaluations = [event.asset_check_evaluation_data for event in events if event is not None]
-        return [evaluation.check_name for evaluation in evaluations if not evaluation.passed]
+        return [each.check_name for each in evaluations if not each.passed and each.blocking]
 
     def _cut(self, ledger: Ledger, config: SourceConfig) -> list[Batch]:
         limits = replace(self._workspace.limits(), batches=NO_LIMIT)

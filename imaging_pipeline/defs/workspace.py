@@ -20,6 +20,7 @@ from imaging_pipeline.deid.profile import Profile, load_profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.vault import Vault
+from imaging_pipeline.lake.dictionary.rows import write_dictionary
 from imaging_pipeline.lake.store import Lake, attach
 from imaging_pipeline.metadata.silver import CODE_VERSION as PROJECTION_VERSION
 from imaging_pipeline.metadata.silver import VersionPolicy
@@ -32,7 +33,7 @@ from imaging_pipeline.objects.source import Source
 from imaging_pipeline.pneumonia.config import TrainingConfig
 from imaging_pipeline.pneumonia.tracking import ModelTracker
 from imaging_pipeline.settings import LakeLocation, Settings
-from imaging_pipeline.sources import Deletions, SourceConfig
+from imaging_pipeline.sources import Deletions, ElementMode, SourceConfig
 from imaging_pipeline.tensors.recipe import Recipe, load_recipe
 
 Progress = Callable[[int, int], None]
@@ -112,6 +113,11 @@ class Workspace:
         """What becomes current when a SOP Instance UID comes again with other bytes."""
         return VersionPolicy(self.settings.version_policy)
 
+    def element_mode(self, source_name: str = "") -> ElementMode:
+        """Which elements of a source's headers become rows; without a name: on the research side."""
+        own = (config.elements for config in self.settings.sources if config.name == source_name)
+        return next(own, None) or ElementMode(self.settings.elements)
+
     def keys(self) -> ProjectKeys:
         """The research project's keys, from the master key."""
         return ProjectKeys.derive(self.settings.master_key(), self.settings.project)
@@ -134,6 +140,7 @@ class Workspace:
             PARSER_VERSION,
             PROJECTION_VERSION,
             self.settings.version_policy,
+            *(self.element_mode(name) for name in ("", *sorted(config.name for config in self.settings.sources))),
             ENGINE_VERSION,
             self.profile().digest,
             self.recipe().digest,
@@ -161,6 +168,9 @@ def _open(location: LakeLocation, *, read_only: bool) -> Iterator[Lake]:
     # DuckDBResource.get_connection has no try/finally: an error in its body would leave the connection open.
     with DuckDBResource(database=":memory:").get_connection() as connection:
         try:
-            yield attach(connection, location, read_only=read_only)
+            lake = attach(connection, location, read_only=read_only)
+            if not read_only:
+                write_dictionary(lake)
+            yield lake
         finally:
             connection.close()

@@ -34,7 +34,14 @@ def deid(
     """Release the batch's instances as de-identified files and rows, or hold them with a reason."""
     batch_id = context.partition_key
     profile = workspace.profile()
-    releaser = Releaser(profile, workspace.keys(), workspace.reader(), workspace.settings.deid_files, batch_id)
+    releaser = Releaser(
+        profile,
+        workspace.keys(),
+        workspace.reader(),
+        workspace.settings.deid_files,
+        batch_id,
+        workspace.element_mode(),
+    )
     with workspace.identified() as identified, workspace.research() as research:
         keys = keys_of_batch(identified, research, releaser.keys, batch_id)
         try:

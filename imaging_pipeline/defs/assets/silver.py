@@ -29,7 +29,7 @@ def silver(
     """Project the batch's headers into the entity tables; no object is read again."""
     batch_id = context.partition_key
     with workspace.identified() as lake:
-        rows = load_silver(lake, batch_id, workspace.version_policy())
+        rows = load_silver(lake, batch_id, workspace.version_policy(), workspace.element_mode)
         for table in TABLES:
             shown: reporting.Shown = {}
             if table == "dicom_instance":

@@ -12,7 +12,7 @@ from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.deid.leakage import count_leaks, research_rows
 from imaging_pipeline.deid.release import release_counts
-from imaging_pipeline.metadata.quality import count_placed, count_violations
+from imaging_pipeline.metadata.quality import count_placed, count_violations, one_snapshot
 from imaging_pipeline.tensors.splits import Split, count_patients_on_two_sides
 
 
@@ -50,7 +50,7 @@ def silver_is_consistent(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.AssetCheckResult:
     """Counts of the batch, then the rules over its rows."""
-    with workspace.identified(read_only=True) as lake:
+    with workspace.identified(read_only=True) as lake, one_snapshot(lake):
         parsed, placed, refused = count_placed(lake, context.partition_key)
         violations = count_violations(lake, "silver", context.partition_key)
     passed = parsed == placed + refused and not violations
@@ -64,7 +64,8 @@ def release_is_complete(
     """Instances of the batch on both sides."""
     with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
         counts = release_counts(identified, research, workspace.keys(), context.partition_key)
-        violations = count_violations(research, "deid", context.partition_key)
+        with one_snapshot(research):
+            violations = count_violations(research, "deid", context.partition_key)
     return _result(
         counts.is_closed and not violations,
         instances=counts.instances,
