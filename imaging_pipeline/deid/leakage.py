@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 
 import pyarrow as pa
 
-from imaging_pipeline.deid.engine import IMPLEMENTATION_CLASS_UID, OWN_TEXTS
+from imaging_pipeline.deid.engine import IMPLEMENTATION_CLASS_UID, METHOD_CODES, OWN_TEXTS
 from imaging_pipeline.deid.pseudonyms import is_standard_uid
 from imaging_pipeline.deid.table import load_table as ps315_table
 from imaging_pipeline.lake import registry
-from imaging_pipeline.lake.registry import Table
+from imaging_pipeline.lake.registry import Column, Table
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
 
@@ -33,12 +33,18 @@ _OWN_COLUMNS = frozenset(
         "patient_domain", "source_system", "role", "storage_provider", "version_state", "purpose_of_reference",
         "profile_id", "profile_version", "stage", "severity", "issue_code", "message", "subject_level", "task",
         "label_value", "source", "dtype", "predicted_label", "model_name", "model_version", "action", "state",
-        "annotation_source", "element_path", "item_path", "keyword", "manufacturer_normalized", "node_path",
-        "orientation_plane", "parent_item_path", "parent_node_path", "sequence_path", "tag_hex", "vr",
-        "ingestion_source",
+        "annotation_source", "element_path", "geometric_types", "ingestion_source", "item_path", "keyword",
+        "manufacturer_normalized", "modalities_in_study", "node_path", "orientation_plane", "parent_item_path",
+        "parent_node_path", "private_creator", "sequence_path", "sop_class_name", "tag_hex", "vr",
     }
 )  # fmt: skip
-"""Columns of the research side that hold words of this software, never a value of an object."""
+"""Derived columns of the research side that hold words of this software or of the standard.
+
+A column that mirrors an attribute is never one of them, whatever its name: it holds what the object says.
+"""
+
+_TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
+"""Representations that can hold an identifier. A shifted date looks like somebody's number by chance."""
 
 
 _UIDS = "SELECT uid_key FROM silver.dicom_file_location WHERE arrival_batch = $1"
@@ -75,8 +81,10 @@ def count_leaks(identified: Lake, tables: Mapping[str, pa.Table], batch_id: str)
     found: dict[str, int] = {}
     for table_name, rows in tables.items():
         table = registry.table(table_name)
+        mirrored = {column.name for column in table.columns if column.tag}
         for column, values in _texts(rows):
-            if column in _OWN_COLUMNS or (table_name, column) == _ELEMENT_VALUES:
+            is_own = column in _OWN_COLUMNS and column not in mirrored
+            if is_own or (table_name, column) == _ELEMENT_VALUES:
                 continue
             suspects = [value for value in values if _folded(value) in originals]
             if suspects and column in _kept_columns(table):
@@ -107,11 +115,11 @@ def _leaking_elements(
     table, column = _ELEMENT_VALUES
     if table not in tables:
         return 0
-    rows = tables[table].select(["tag_hex", column]).to_pydict()
+    rows = tables[table].select(["tag_hex", "vr", column]).to_pydict()
     suspects = [
         (tag, _folded(part))
-        for tag, value in zip(rows["tag_hex"], rows[column], strict=True)
-        if value
+        for tag, vr, value in zip(rows["tag_hex"], rows["vr"], rows[column], strict=True)
+        if value and vr in _TEXT_VRS
         for part in re.split(r"[\\=]", value)
         if _folded(part) in originals
     ]
@@ -150,22 +158,37 @@ def _originals(identified: Lake, batch_id: str) -> frozenset[str]:
         if not columns:
             continue
         rows = identified.query(
-            f"SELECT {', '.join(columns)} FROM silver.{table.name} WHERE {_OF_BATCH[table.key[0]]}", [batch_id]
+            f"SELECT {', '.join(map(_quoted, columns))} FROM silver.{table.name} WHERE {_OF_BATCH[table.key[0]]}",
+            [batch_id],
         )
         for _, texts in _texts(rows):
             values.update(_folded(text) for text in texts)
-    values -= {_folded(text) for text in (*OWN_TEXTS, IMPLEMENTATION_CLASS_UID)}
+    values -= {_folded(text) for text in (*OWN_TEXTS, *METHOD_CODES, *METHOD_CODES.values(), IMPLEMENTATION_CLASS_UID)}
     return frozenset(v for v in values if len(v) >= SHORTEST_IDENTIFIER and not is_standard_uid(v))
 
 
 def _kept_columns(table: Table) -> frozenset[str]:
-    """Columns mirroring an attribute on which the Basic Profile does not act."""
-    return frozenset(column.name for column in table.columns if column.tag and column.phi == "none")
+    """Columns mirroring an attribute on which the Basic Profile does not act, and codes taken from such ones."""
+    return frozenset(column.name for column in table.columns if column.phi == "none" and _is_kept(column))
+
+
+def _is_kept(column: Column) -> bool:
+    """By the standard's own table: a site may have declared its column to hold nothing."""
+    if "xx" in column.tag:
+        return False
+    tags = re.findall(r"[0-9A-F]{8}", column.tag)
+    return bool(tags or column.type.startswith("CODE")) and all(
+        ps315_table().row(int(tag, 16)) is None for tag in tags[-1:]
+    )
 
 
 def _values(lake: Lake, table: Table, column: str, batch_id: str) -> frozenset[str]:
-    rows = lake.query(f"SELECT {column} FROM silver.{table.name} WHERE {_OF_BATCH[table.key[0]]}", [batch_id])
+    rows = lake.query(f"SELECT {_quoted(column)} FROM silver.{table.name} WHERE {_OF_BATCH[table.key[0]]}", [batch_id])
     return frozenset(_folded(value) for _, values in _texts(rows) for value in values)
+
+
+def _quoted(column: str) -> str:
+    return f'"{column}"'
 
 
 def _folded(text: str) -> str:
@@ -176,7 +199,25 @@ def _texts(rows: pa.Table) -> Iterator[tuple[str, list[str]]]:
     for name in rows.column_names:
         for array in _leaves(rows[name].combine_chunks()):
             if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-                yield name, [value for value in array.to_pylist() if value]
+                yield name, [text for value in array.to_pylist() if value for text in _texts_in(value)]
+
+
+def _texts_in(value: str) -> list[str]:
+    """A text, or the texts in a JSON document."""
+    if value[0] not in "[{":
+        return [value]
+    try:
+        waiting = [json.loads(value)]
+    except ValueError:
+        return [value]
+    found = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, str):
+            found.append(inner)
+        elif isinstance(inner, dict | list):
+            waiting += inner.values() if isinstance(inner, dict) else inner
+    return found
 
 
 def _leaves(array: pa.Array) -> Iterator[pa.Array]:

@@ -6,10 +6,11 @@ of values. The value of pixel data is never read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from imaging_pipeline.dicom._charset import charset_of
+from imaging_pipeline.dicom._memo import Effect
 from imaging_pipeline.dicom._parser import UNDEFINED, Element, Handler, Parser, PixelData, Scope
 from imaging_pipeline.dicom._sequences import read_noting, read_sequence, skip_fragments
 from imaging_pipeline.dicom._tables import Entry, Kind, is_private, private_vr, public_vr
@@ -68,6 +69,20 @@ def _short_value(parser: Parser, scope: Scope, element: Element) -> bytes | None
     return value
 
 
+def _read_with_effect(parser: Parser, scope: Scope, element: Element, effect_of: Callable[[int, bytes], Effect]) -> int:
+    """An element that says something about its data set; the next time its bytes come, its effect is all there is."""
+    at, known = read_noting(parser, scope, element, read_value)
+    value = parser.value(element) if element.length <= INLINE_BINARY_BYTES else None
+    if value is not None:
+        effect = effect_of(element.entry.tag, value)
+        effect(scope)
+        if known is not None:
+            known.effect, known.is_special = effect, True
+            scope.memo.keep(known, scope.last)
+            scope.last = known
+    return at
+
+
 def _read_charset(parser: Parser, scope: Scope, element: Element) -> int:
     """Specific Character Set (0008,0005): holds for the rest of the data set and its items (PS3.5 7.5.3)."""
     value = _short_value(parser, scope, element)
@@ -83,20 +98,30 @@ def _read_charset(parser: Parser, scope: Scope, element: Element) -> int:
 
 def _read_pixel_representation(parser: Parser, scope: Scope, element: Element) -> int:
     """Pixel Representation (0028,0103): decides between US and SS in implicit data sets."""
-    value = _short_value(parser, scope, element)
-    if value is None:
-        return read_value(parser, scope, element)
-    scope.is_signed = any(value)
-    return element.stop
+    return _read_with_effect(parser, scope, element, _signedness)
+
+
+def _signedness(_tag: int, value: bytes) -> Effect:
+    is_signed = any(value)
+
+    def effect(scope: Scope) -> None:
+        scope.is_signed = is_signed
+
+    return effect
 
 
 def _read_creator(parser: Parser, scope: Scope, element: Element) -> int:
     """Private creator (gggg,0010-00FF): names the owner of a block (PS3.5 7.8.1)."""
-    value = _short_value(parser, scope, element)
-    if value is None:
-        return read_value(parser, scope, element)
-    scope.creators[element.entry.tag] = value.decode("latin_1").rstrip(" \0")
-    return element.stop
+    return _read_with_effect(parser, scope, element, _ownership)
+
+
+def _ownership(tag: int, value: bytes) -> Effect:
+    creator = value.decode("latin_1").rstrip(" \0")
+
+    def effect(scope: Scope) -> None:
+        scope.creators[tag] = creator
+
+    return effect
 
 
 def _read_by_context(parser: Parser, scope: Scope, element: Element) -> int:

@@ -8,7 +8,8 @@ threads may share it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 MEMO_BYTES = 4 * 1024 * 1024
 """What one memo keeps before it starts anew: bytes of raw elements and decoded text, with Python's overhead."""
@@ -40,6 +41,10 @@ class Inside(NamedTuple):
     depth: int
 
 
+Effect = Callable[[Any], None]
+"""Changes the scope an element was met in."""
+
+
 class Known:
     """A decoded element.
 
@@ -49,11 +54,13 @@ class Known:
         tag: group and element as one number.
         text: its JSON attribute.
         inside: what it holds; None unless it is a sequence.
+        effect: what it does to the data set it is in, beside standing there; None for nearly all.
+        is_special: there is an ``inside`` or an ``effect``.
         owner: tag and value of the private creator that its text depends on; None unless there is such a thing.
         next: the element that came after it the last time.
     """
 
-    __slots__ = ("inside", "next", "owner", "raw", "size", "tag", "text")
+    __slots__ = ("effect", "inside", "is_special", "next", "owner", "raw", "size", "tag", "text")
 
     def __init__(self, raw: bytes, tag: int, text: str, inside: Inside | None = None) -> None:
         self.raw = raw
@@ -61,6 +68,8 @@ class Known:
         self.tag = tag
         self.text = text
         self.inside = inside
+        self.effect: Effect | None = None
+        self.is_special = inside is not None
         self.owner: tuple[int, str | None] | None = None
         self.next: Known | None = None
 

@@ -219,13 +219,20 @@ class Parser:
                     break
             if known.tag <= last_tag:
                 scope.is_disordered = True
-            if known.inside is not None:
-                self.count(known.inside)
+            if known.is_special:
+                self._repeat(known, scope)
             append(known.text)
             at += known.size
             last, last_tag = known, known.tag
         scope.last, scope.last_tag = last, last_tag
         return at, element
+
+    def _repeat(self, known: Known, scope: Scope) -> None:
+        """What a remembered element does beside standing in the data set."""
+        if known.inside is not None:
+            self.count(known.inside)
+        if known.effect is not None:
+            known.effect(scope)
 
     def count(self, inside: Inside) -> None:
         """Count elements that were remembered, so that no data set of this reading counts them."""

@@ -5,11 +5,13 @@ Owns the reading of the file. Knows no lake; filling a column is ``metadata.prom
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import yaml
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import keyword_dict
@@ -63,6 +65,16 @@ def load_site_columns(path: Path, tables: Mapping[str, Table]) -> list[tuple[str
     return found
 
 
+@functools.cache
+def _reserved_words() -> frozenset[str]:
+    """Words that cannot be a column's name without quotes."""
+    with duckdb.connect() as connection:
+        words = connection.execute(
+            "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category IN ('reserved', 'type_function')"
+        ).fetchall()
+    return frozenset(word for (word,) in words) | {"rowid"}
+
+
 class _Entry:
     """One entry of the file, and what to call it in an error."""
 
@@ -83,8 +95,13 @@ class _Entry:
             raise ConfigurationError(f"{self._who}: no column can be added to {values['table']!r}; to these: {names}")
         if not _NAME.fullmatch(values["name"]):
             raise ConfigurationError(f"{self._who}: the name must be like series_mood: a-z, 0-9 and _, 63 at most")
-        if any(column.name == values["name"] for column in table.columns):
-            raise ConfigurationError(f"{self._who}: {table.name} has a column {values['name']!r} already")
+        if values["name"] in _reserved_words():
+            raise ConfigurationError(f"{self._who}: {values['name']!r} is a word of SQL: choose another name")
+        holder = next((t.name for t in tables.values() for c in t.columns if c.name.lower() == values["name"]), None)
+        if holder is not None:  # also of another table: joins and views would not know which is meant
+            raise ConfigurationError(
+                f"{self._who}: {holder} has a column {values['name']!r} already: choose another name"
+            )
         self._one_of("type", (*TYPES, *(f"{kind}[]" for kind in TYPES if kind not in ("BOOLEAN", "JSON"))))
         self._one_of("phi", PHI_CLASSES)
         tags, keywords = zip(*self._steps(), strict=True)

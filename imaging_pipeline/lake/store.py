@@ -173,10 +173,9 @@ def _prepare_folder(location: LakeLocation, *, read_only: bool) -> None:
 
 def _create_tables(lake: Lake) -> None:
     """Bring a lake in line with the registry: tables and columns it lacks, views that read otherwise."""
-    statements = _missing_statements(lake)
-    if statements:
+    if _missing_statements(lake):
         with lake.transaction():
-            for statement in statements:
+            for statement in _missing_statements(lake):  # another process may have been faster
                 lake.connection.execute(statement)
 
 
@@ -184,9 +183,14 @@ def _missing_statements(lake: Lake) -> list[str]:
     def known(sql: str) -> set[tuple[str, ...]]:
         return set(lake.connection.execute(sql, [lake.name]).fetchall())
 
-    columns = known("SELECT schema_name, table_name, column_name FROM duckdb_columns() WHERE database_name = ?")
+    types = {
+        (schema, table, column): kind
+        for schema, table, column, kind in known(
+            "SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = ?"
+        )
+    }
     views = known("SELECT schema_name, view_name, comment FROM duckdb_views() WHERE database_name = ?")
-    existing = {(schema, table) for schema, table, _ in columns}
+    existing = {(schema, table) for schema, table, _ in types}
     statements: list[str] = []
     for schema in (schema for schema, owner in registry.SCHEMA_LAKES.items() if owner == lake.name):
         found = []
@@ -199,8 +203,15 @@ def _missing_statements(lake: Lake) -> list[str]:
             elif (schema, table.name) not in existing:
                 found += [table.ddl(schema), f"COMMENT ON TABLE {name} IS {quoted(table.description)}"]
             else:
-                missing = (c for c in table.columns if (schema, table.name, c.name) not in columns)
-                found += [f'ALTER TABLE {name} ADD COLUMN "{c.name}" {c.sql_type}' for c in missing]
+                for column in table.columns:
+                    kind = types.get((schema, table.name, column.name))
+                    if kind is None:
+                        found.append(f'ALTER TABLE {name} ADD COLUMN "{column.name}" {column.sql_type}')
+                    elif kind != column.sql_type and not column.sql_type.startswith("STRUCT"):
+                        raise ConfigurationError(
+                            f"{name}.{column.name} is {kind} in the lake, not {column.sql_type}: "
+                            f"give the site's column another name or its old type"
+                        )
         statements += [f"CREATE SCHEMA IF NOT EXISTS {schema}", *found] if found else []
     return statements
 

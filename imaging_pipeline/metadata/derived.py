@@ -36,6 +36,8 @@ _MAKERS: Mapping[str, str] = MappingProxyType(
 _FRAME_FACTORS = ("00280010", "00280011", "00280002", "00280100")
 """Rows, columns, samples per pixel, bits allocated."""
 
+_MAX_US = 65_535
+
 
 def complete(name: str, placed: Placed, rows: list[Row]) -> None:
     """Complete the rows of a table, where there is something to complete."""
@@ -147,7 +149,9 @@ def _complete_frames(placed: Placed, rows: list[Row]) -> None:
     if offset is None or not frame_bytes or _is_encapsulated(placed.stored.transfer_syntax_uid) is not False:
         return
     for index, row in enumerate(rows):
-        row["pixel_offset"], row["pixel_length"] = offset + index * frame_bytes, frame_bytes
+        start = offset + index * frame_bytes
+        if start + frame_bytes <= placed.stored.size:
+            row["pixel_offset"], row["pixel_length"] = start, frame_bytes
 
 
 def _complete_equipment(_placed: Placed, rows: list[Row]) -> None:
@@ -167,7 +171,8 @@ def _complete_segments(placed: Placed, rows: list[Row]) -> None:
     referenced = text(placed.elements, "00081115", "0020000E")
     for row in rows:
         row["referenced_series_key"] = key_of(referenced) if referenced else None
-        row["frame_count"] = counts.get(int(str(row["segment_number"])), 0) if "segment_number" in row else None
+        number = row.get("segment_number")
+        row["frame_count"] = counts.get(number, 0) if isinstance(number, int) else None
 
 
 def _complete_report(placed: Placed, rows: list[Row]) -> None:
@@ -226,10 +231,11 @@ def _registered_name(uid: str) -> str | None:
 
 
 def _frame_bytes(elements: Elements) -> int | None:
-    """Bytes of one uncompressed frame (PS3.5 8.1.1)."""
+    """Bytes of one uncompressed frame (PS3.5 8.1.1); None when it is not stated in numbers of 16 bits."""
     values = [find(elements, tag) for tag in _FRAME_FACTORS]
-    factors = [found[0] for found in values if found and isinstance(found[0], int)]
+    factors = [found[0] for found in values if found and isinstance(found[0], int) and 0 <= found[0] <= _MAX_US]
     if len(factors) != len(_FRAME_FACTORS):
         return None
     rows, columns, samples, bits = factors
-    return (rows * columns * samples * bits + 7) // 8
+    found = (rows * columns * samples * bits + 7) // 8
+    return found if found < 2**63 else None

@@ -23,7 +23,13 @@ MAX_FRAMES = 65_536
 """Frames listed of one object; whole-slide images can have more."""
 
 _NUMBER_OF_FRAMES = "00280008"
-_LEAST_FRAME_BITS = 1
+_LEAST_FRAME_BYTES = 16
+"""No object has more frames than a sixteenth of its bytes: less is no picture, and a header can say anything."""
+
+_LONGEST_SHARED_VALUE = 256
+"""Characters of a text, or values of a list, that is repeated for each frame; no such attribute needs more."""
+
+_FEW_FRAMES = 16
 
 _PLANES = ("SAGITTAL", "CORONAL", "AXIAL")
 _OBLIQUE_COSINE = 0.95
@@ -36,7 +42,7 @@ class Frames:
 
     Attributes:
         elements: the header.
-        size: bytes of the object; no object has more frames than bits.
+        size: bytes of the object.
     """
 
     elements: Elements
@@ -61,13 +67,18 @@ class Frames:
         elif self._own and len(self._own) != self._number:
             message = "the number of per-frame functional groups is not the number of frames"
         elif self._number is not None and self._stated != max(self._number, 1):
-            message = "more frames are stated than the object has bits"
+            message = "more frames are stated than fit into the object; one is listed"
         issue = Issue(Reason.VR_INVALID, Stage.MAP, Severity.WARNING, _NUMBER_OF_FRAMES, message or "")
         return [issue] if message else []
 
     def rows(self, table: Table) -> tuple[list[Row], list[Issue]]:
         """One row for each frame, numbered from 1, of the declared columns."""
         base, issues = project({**self.elements, **self._shared}, table)
+        if self.count > _FEW_FRAMES:
+            for name in [name for name, value in base.items() if _is_long(value)]:
+                del base[name]
+                message = f"the value of {table.name}.{name} is too long to be repeated for each frame"
+                issues.append(Issue(Reason.VR_INVALID, Stage.MAP, Severity.WARNING, message=message))
         rows: list[Row] = []
         for number in range(1, self.count + 1):
             own: Row = {}
@@ -90,7 +101,7 @@ class Frames:
         if self._own:
             return len(self._own)
         number = self._number or 1
-        return number if 1 <= number <= max(self.size * 8 // _LEAST_FRAME_BITS, 1) else 1
+        return number if 1 <= number <= max(self.size // _LEAST_FRAME_BYTES, 1) else 1
 
     @cached_property
     def _shared(self) -> Elements:
@@ -99,6 +110,12 @@ class Frames:
     @cached_property
     def _own(self) -> Sequence[Elements]:
         return [flattened(group) for group in items(self.elements, FRAME_GROUPS)[: MAX_FRAMES + 1]]
+
+
+def _is_long(value: object) -> bool:
+    if isinstance(value, list):
+        return len(value) > _LONGEST_SHARED_VALUE or any(map(_is_long, value))
+    return isinstance(value, str) and len(value) > _LONGEST_SHARED_VALUE
 
 
 def flattened(group: Elements) -> Elements:

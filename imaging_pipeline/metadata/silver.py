@@ -64,6 +64,7 @@ def entity_rows(batch_id: str, stored_objects: Iterable[StoredObject]) -> Entity
         issues.append(issue_row(batch_id, stored.object_key, found))
     tables, notes = candidates.finish()
     issues += [issue_row(batch_id, object_key, issue) for object_key, issue in notes]
+    refused += candidates.refused
     return EntityRows(tables, issues, tables["dicom_file_location"].num_rows, refused)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import duckdb
@@ -144,6 +145,36 @@ def test_an_older_lake_gets_the_columns_and_views_it_lacks_and_no_snapshot_when_
         snapshot = lake.snapshot_id()
     with duckdb.connect() as connection:
         assert attach(connection, settings.identified).snapshot_id() == snapshot
+
+
+def _open(settings: Settings, gate: Barrier) -> None:
+    with duckdb.connect() as connection:
+        gate.wait()
+        attach(connection, settings.identified)
+
+
+def test_processes_that_open_an_older_lake_at_once_do_not_stumble(settings: Settings, identified: Lake) -> None:
+    with identified.transaction():
+        identified.connection.execute("ALTER TABLE silver.dicom_series DROP COLUMN body_part_code")
+    context = multiprocessing.get_context("spawn")
+    gate = context.Barrier(3)
+    processes = [context.Process(target=_open, args=(settings, gate)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+
+
+def test_a_column_of_another_type_is_named_without_a_value(settings: Settings, identified: Lake) -> None:
+    with identified.transaction():
+        identified.connection.execute("ALTER TABLE silver.dicom_series DROP COLUMN series_number")
+        identified.connection.execute("ALTER TABLE silver.dicom_series ADD COLUMN series_number VARCHAR")
+    with (
+        duckdb.connect() as connection,
+        pytest.raises(ConfigurationError, match="series_number is VARCHAR in the lake"),
+    ):
+        attach(connection, settings.identified)
 
 
 def test_a_value_that_does_not_fit_is_named_by_column_not_by_value() -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from imaging_pipeline.dicom.header import read_header
+from imaging_pipeline.metadata import derived
 from imaging_pipeline.metadata.frames import MAX_FRAMES
 from imaging_pipeline.metadata.merging import ENTITY_TABLES
-from imaging_pipeline.metadata.placing import StoredObject
+from imaging_pipeline.metadata.placing import Placed, StoredObject
 from imaging_pipeline.metadata.projection import Row
 from imaging_pipeline.metadata.silver import EntityRows, entity_rows
 from imaging_pipeline.sources import ElementMode
@@ -158,6 +159,53 @@ def test_a_number_of_frames_that_cannot_be_is_told_and_bounded(
     result = entity_rows("b1", [stored(json.dumps(ds.to_json_dict()), size=size)])
     assert result.tables["dicom_frame"].num_rows == count
     assert any(issue["dicom_path"] == "00280008" for issue in result.issues) is has_issue
+
+
+@pytest.mark.parametrize("size", [8_500, 69_000])
+def test_a_small_object_gives_no_great_number_of_frames(size: int) -> None:
+    ds = made("CR", Rows=1, NumberOfFrames=65_000, ImageLaterality="L" * 5_000)
+    result = entity_rows("b1", [stored(json.dumps(ds.to_json_dict()), size=size)])
+    assert result.tables["dicom_frame"].num_rows == 1
+
+
+def test_a_long_value_is_not_repeated_for_each_frame() -> None:
+    planes = rows(made("CR", Rows=1, NumberOfFrames=100, ImageLaterality="L" * 5_000), "dicom_image_plane")
+    assert len(planes) == 100
+    assert {plane["image_laterality"] for plane in planes} == {None}
+
+
+def test_sizes_beyond_any_image_are_not_computed_with() -> None:
+    header = made(Rows=4, Columns=4, SamplesPerPixel=1, BitsAllocated=16).to_json_dict()
+    header["00280010"] = {"vr": "UL", "Value": [2**32 - 1]}
+    header["00280011"] = {"vr": "IS", "Value": [2**62]}
+    result = entity_rows("b1", [stored(json.dumps(header))])
+    assert result.tables["dicom_image_pixel"]["frame_bytes"].to_pylist() == [None]
+    largest = made("US", Rows=65535, Columns=65535, SamplesPerPixel=65535, BitsAllocated=65535, NumberOfFrames=9)
+    assert {frame["pixel_offset"] for frame in rows(largest, "dicom_frame", pixels=10)} == {None}
+
+
+def test_a_segment_whose_number_is_empty_is_left_out() -> None:
+    header = made("SEG", SegmentSequence=[item(SegmentLabel="a")]).to_json_dict()
+    header["00620002"]["Value"][0]["00620004"] = {"vr": "IS", "Value": [None, 1]}
+    result = entity_rows("b1", [stored(json.dumps(header))])
+    assert (result.placed, result.tables["dicom_segmentation_metadata"].num_rows) == (1, 0)
+
+
+def test_an_object_with_a_value_that_does_not_fit_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(placed: Placed, found: list[Row]) -> None:
+        if placed.stored.object_key == "bad":
+            found[0]["frame_bytes"] = 2**70
+
+    monkeypatch.setattr(derived, "_COMPLETIONS", {**derived._COMPLETIONS, "dicom_image_pixel": broken})
+    headers = []
+    for number, name in enumerate(("good", "bad", "other")):
+        ds = made(Rows=4)
+        ds.SOPInstanceUID = f"1.2.3.{number}"
+        headers.append(stored(json.dumps(ds.to_json_dict()), name=name))
+    result = entity_rows("b1", headers)
+    assert (result.placed, result.refused) == (2, 1)
+    assert result.tables["dicom_image_pixel"].num_rows == result.tables["dicom_instance"].num_rows == 2
+    assert [(issue["object_key"], issue["severity"]) for issue in result.issues] == [("bad", "ERROR")]
 
 
 def test_items_become_rows_numbered_from_one_with_what_the_top_level_adds() -> None:
