@@ -10,6 +10,7 @@ from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.release import Releaser, release_batch
 from imaging_pipeline.deid.targets import keys_of_batch
+from imaging_pipeline.metadata.quality import one_snapshot
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
 from imaging_pipeline.tensors.batch import withdraw_tensors
 
@@ -60,15 +61,16 @@ def deid(
             WHERE arrival_batch = ? AND stage = 'DEID' GROUP BY ALL ORDER BY 2 DESC""",
             [batch_id],
         )
-        for table in TABLES:
-            shown: reporting.Shown = {}
-            if table == "deid_verification":
-                shown = {
-                    "instances": counts.instances,
-                    "released": counts.released,
-                    "held": reporting.markdown_table(("reason", "instances"), held),
-                    reporting.UNREAD_OBJECTS: counts.unreached,
-                    "profile": f"{profile.profile_id} {profile.version}",
-                    "profile_digest": profile.digest,
-                }
-            yield reporting.table_result(research, "deid", table, batch_id=batch_id, metadata=shown)
+        with one_snapshot(research):
+            for table in TABLES:
+                shown: reporting.Shown = {}
+                if table == "deid_verification":
+                    shown = {
+                        "instances": counts.instances,
+                        "released": counts.released,
+                        "held": reporting.markdown_table(("reason", "instances"), held),
+                        reporting.UNREAD_OBJECTS: counts.unreached,
+                        "profile": f"{profile.profile_id} {profile.version}",
+                        "profile_digest": profile.digest,
+                    }
+                yield reporting.table_result(research, "deid", table, batch_id=batch_id, metadata=shown)
