@@ -98,6 +98,7 @@ def test_the_change_feed_tells_of_it_without_original_uids(homes: tuple[Path, Pa
     assert not any(str(original) in output for original in originals)
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_taking_back_and_run_again_leaves_the_same(homes: tuple[Path, Path], landing: Path) -> None:
     undisturbed, killed = homes
 

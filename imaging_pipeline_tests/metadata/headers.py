@@ -85,7 +85,7 @@ def put(lake: Lake, batch: str, objects: Sequence[Made]) -> None:
             "object_key": made.key,
             "storage_uri": f"file:///{made.batch}/{made.name}",
             "object_version": "1",
-            "length": 10,
+            "length": 1000,
             "modification_time": SEEN,
             "sha256": hashlib.sha256(made.content.encode()).hexdigest(),
             "parse_status": "PARSED",

@@ -233,7 +233,7 @@ def test_private_attributes_are_counted_by_creator_whatever_their_block(creators
     assert (direction["element_offset"], direction["manufacturers"]) == (0x0D, None)
 
 
-@pytest.mark.parametrize("name", [name for name, table in registry.tables().items() if table.is_view])
+@pytest.mark.parametrize("name", [table.name for table in registry.tables_of("deid") if table.is_view])
 def test_every_view_of_a_new_lake_is_empty_and_has_the_types_of_the_registry(research: Lake, name: str) -> None:
     found = research.query(f"SELECT * FROM deid.{name}")
     assert found.num_rows == 0

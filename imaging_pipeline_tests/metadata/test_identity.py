@@ -63,7 +63,7 @@ def test_an_instance_without_any_object_stays_as_a_tombstone_that_counts_for_not
     load(lake, replace(gone, deleted=True), stays)
     assert instances(lake) == [("b1", 1, "CURRENT"), ("b1", 1, "DELETED")]
     counts = "SELECT number_of_study_related_series, number_of_study_related_instances, study_size_bytes"
-    assert lake.rows(f"{counts} FROM silver.dicom_study") == [(1, 1, 10)]
+    assert lake.rows(f"{counts} FROM silver.dicom_study") == [(1, 1, 1000)]
     load(lake, replace(gone, deleted=True), replace(stays, deleted=True))
     assert lake.rows(f"{counts}, modalities_in_study FROM silver.dicom_study") == [(0, 0, 0, None)]
     assert lake.rows("SELECT number_of_series_related_instances FROM silver.dicom_series") == [(0,)]

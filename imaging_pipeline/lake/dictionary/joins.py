@@ -140,9 +140,14 @@ def _by_longer_key(schema: str, table: Table) -> Iterator[Relation]:
         if len(key) < 2 or not names.issuperset(key) or any(part.endswith(_POSITION) for part in key):
             continue
         home = _first(schema, key)
-        if home is not None and home[1] != table.name:
+        if home is not None and home[1] != table.name and not _is_summary(registry.table(home[1])):
             is_whole = table.made_from == "frames or object" and "frame_number" in key
             yield Relation((schema, table.name), key, home, key, is_whole)
+
+
+def _is_summary(table: Table) -> bool:
+    """Its rows count others by day, modality and the like; columns of such names elsewhere do not refer to it."""
+    return table.is_view and not any(part.endswith("_key") for part in table.key)
 
 
 def _by_exception(schema: str, table: Table) -> Iterator[Relation]:
