@@ -59,7 +59,7 @@ class Template:
             b"9.2.1000000000": f"9.2.{10**9 + series // 4}",
             b"9.3.1000000000": f"9.3.{10**9 + series}",
             b"PATIENT000": f"P{series // 8:09}",
-            b"000001": f"{instance + 1:06}",
+            b"+00001": f"{instance + 1:+06}",
             b"-777.777": f"{instance:+08.3f}",
         }
         data = self.content
@@ -76,7 +76,7 @@ def ct_template() -> Template:
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.9.1.1000000000"
     ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.826.0.1.9.2.1000000000", "1.2.826.0.1.9.3.1000000000"
     ds.PatientID = "PATIENT000"
-    ds.InstanceNumber = "000001"
+    ds.InstanceNumber = "+00001"
     ds.SliceLocation = "-777.777"
     ds.ImagePositionPatient = ["-158.135803", "-179.035797", "-777.777"]
     buffer = io.BytesIO()

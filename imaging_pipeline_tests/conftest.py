@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,30 @@ from imaging_pipeline.settings import Settings
 from imaging_pipeline.sources import SourceConfig
 
 NOBODY = 65534
+
+MEMORY = Path("/dev/shm")
+ENOUGH_BYTES = 6 << 30
+
+_in_memory = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the folders of tests into memory where there is room: each run of a job syncs hundreds of times to disk.
+
+    They go when the tests end; give ``--basetemp`` to look at them afterwards.
+    """
+    is_worker = hasattr(config, "workerinput")
+    if config.option.basetemp or is_worker or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ENOUGH_BYTES:
+        return
+    config.option.basetemp = config.stash[_in_memory] = tempfile.mkdtemp(prefix="imaging-pipeline-", dir=MEMORY)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give the memory back."""
+    if _in_memory in config.stash:
+        shutil.rmtree(config.stash[_in_memory], ignore_errors=True)
+
 
 MASTER_KEY = base64.b64encode(random.Random(1).randbytes(32)).decode()
 

@@ -45,15 +45,14 @@ class Lake:
         self.connection = connection
         self.name = location.name
         self._lock_path = _lock_path(location)
+        connection.execute(f"USE {self.name}")
 
     def query(self, sql: str, parameters: list[object] | None = None) -> pa.Table:
-        """The result of a query; table names without a catalog are of this lake."""
-        self.connection.execute(f"USE {self.name}")
+        """The result of a query; table names without a catalog are of the lake the connection was last given to."""
         return self.connection.execute(sql, parameters or []).to_arrow_table()
 
     def rows(self, sql: str, parameters: Parameters | None = None) -> list[tuple[object, ...]]:
         """As :meth:`query`, as Python tuples."""
-        self.connection.execute(f"USE {self.name}")
         return self.connection.execute(sql, parameters or []).fetchall()
 
     def snapshot_id(self) -> int:
@@ -63,6 +62,22 @@ class Lake:
         ).fetchall()
         return int(snapshot)
 
+    def written_tables(self) -> frozenset[str]:
+        """Tables (``schema.table``) that have ever had a committed row: of the others there is nothing to read.
+
+        One look at the catalog. Each look at an empty table costs several, and most batches fill few tables.
+        """
+        return frozenset(f"{schema}.{table}" for schema, table in self.rows(_WRITTEN.format(lake=self.name)))
+
+    @contextmanager
+    def one_snapshot(self) -> Iterator[None]:
+        """All that is read inside is of one state of the lake, its catalog read once; temporary tables go after."""
+        self.rows("BEGIN")
+        try:
+            yield
+        finally:
+            self.rows("ROLLBACK")
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes inside become visible together, or none. Keep parsing and computing outside.
@@ -71,7 +86,6 @@ class Lake:
             TransientError: another writer held the lock too long.
         """
         with _locked(self._lock_path):
-            self.connection.execute(f"USE {self.name}")
             self.connection.execute("BEGIN")
             try:
                 yield
@@ -98,6 +112,15 @@ class Lake:
             self.connection.unregister(STAGED)
 
 
+_WRITTEN = """
+SELECT schema.schema_name, written.table_name
+FROM __ducklake_metadata_{lake}.ducklake_table AS written
+JOIN __ducklake_metadata_{lake}.ducklake_schema AS schema USING (schema_id)
+JOIN __ducklake_metadata_{lake}.ducklake_table_stats USING (table_id)
+WHERE written.end_snapshot IS NULL AND schema.end_snapshot IS NULL AND record_count > 0
+"""
+"""Over the tables of DuckLake's own specification, which sum up what each table has been given."""
+
 _NOW = f"now()::TIMESTAMPTZ AT TIME ZONE 'UTC' AS {registry.LOADED_AT}"
 
 
@@ -114,7 +137,6 @@ def attach(connection: duckdb.DuckDBPyConnection, location: LakeLocation, *, rea
         _prepare_folder(location, read_only=read_only)
         # A large query spills rows to disk: into the lake's own zone, not into the working directory.
         connection.execute(f"SET temp_directory = {quoted(str(location.sqlite_path.parent / 'spill'))}")
-    lake = Lake(connection, location)
     options = _attach_options(location, read_only=read_only)
     with _locked(None if read_only else _lock_path(location)):
         try:
@@ -124,6 +146,7 @@ def attach(connection: duckdb.DuckDBPyConnection, location: LakeLocation, *, rea
                 raise TransientError(f"the {location.name} lake is busy") from None
             # The message may quote the catalog string, which may hold a password.
             raise ConfigurationError(f"the {location.name} lake cannot be opened ({type(error).__name__})") from None
+    lake = Lake(connection, location)
     if not read_only:
         _create_tables(lake)
     return lake

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, time
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 
@@ -21,7 +23,7 @@ from imaging_pipeline.metadata.projection import Elements
 from imaging_pipeline.sources import ElementMode
 
 _ROWS_PER_CHUNK = 65_536
-"""Rows that are kept as Python objects; more are kept as Arrow arrays."""
+"""Different rows that are kept as Python objects; more are kept as Arrow arrays."""
 
 _MOST_REMEMBERED, _LONGEST_REMEMBERED = 16_384, 64
 """Texts whose meaning is remembered, and their length: most repeat over a series."""
@@ -43,13 +45,14 @@ class ElementRows:
     def __init__(self) -> None:
         self._elements = _Gathered("dicom_element", _ELEMENT_COLUMNS)
         self._items = _Gathered("dicom_sequence_item", _ITEM_COLUMNS)
+        self._last: dict[str, _Last] = {}
 
     def add(self, elements: Elements, origin: Origin, mode: ElementMode) -> None:
         """The rows of one header; ``STANDARD`` leaves private elements out, ``OFF`` everything."""
         if mode is not ElementMode.OFF:
-            self._add(elements, origin, None, None, 1, has_private=mode is ElementMode.ALL)
-            self._elements.settle()
-            self._items.settle()
+            for gathered in (self._elements, self._items):
+                gathered.start(origin)
+            self._add(elements, None, None, 1, has_private=mode is ElementMode.ALL)
 
     def tables(self) -> Mapping[str, pa.Table]:
         """All rows, by table name."""
@@ -58,14 +61,12 @@ class ElementRows:
     def _add(
         self,
         elements: Elements,
-        origin: Origin,
         item_path: str | None,
         frame_number: int | None,
         depth: int,
         *,
         has_private: bool,
     ) -> None:
-        append = self._elements.rows.append
         prefix = f"{item_path}." if item_path else ""
         creators: dict[str, str] = {}
         for tag, element in elements.items():
@@ -75,15 +76,19 @@ class ElementRows:
                 if not has_private:
                     continue
                 creator = _creator(tag, element, creators)
+            path = prefix + tag
+            last = self._last.get(path)
+            if last is not None and last.creator == creator and _is_same(last.element, element):
+                self._elements.again(last.place)
+                continue
             vr = element.get("vr") or "UN"
             values: Sequence[Any] = element.get("Value") or ()
-            path = prefix + tag
             count = len(values)
             reference = element.get("BulkDataURI")
             is_valid: bool | None = None
             if vr == "SQ":
                 value = _NO_VALUE
-                self._add_items(values, origin, path, item_path, frame_number, depth, has_private=has_private)
+                self._add_items(values, path, item_path, frame_number, depth, has_private=has_private)
             elif count:
                 value = _of_one(vr, values[0]) if count == 1 else _of_values(vr, values)
                 is_valid = value.is_valid
@@ -93,18 +98,19 @@ class ElementRows:
             else:
                 value = _NO_VALUE
                 count = int("InlineBinary" in element or reference is not None)
-            append(
+            place = self._elements.add(
                 (
-                    *origin, path, item_path, frame_number, attribute.group, attribute.element, attribute.tag_hex,
+                    path, item_path, frame_number, attribute.group, attribute.element, attribute.tag_hex,
                     attribute.keyword, vr, count, value.text, value.number, value.numbers, value.moment,
                     reference, creator, attribute.is_private, not count, is_valid,
                 )
             )  # fmt: skip
+            if vr != "SQ":
+                self._last[path] = _Last(element, creator, place)
 
     def _add_items(
         self,
         values: Sequence[Any],
-        origin: Origin,
         path: str,
         item_path: str | None,
         frame_number: int | None,
@@ -114,50 +120,86 @@ class ElementRows:
     ) -> None:
         for index, item in enumerate(values):
             own_path = f"{path}[{index}]"
-            self._items.rows.append((*origin, own_path, item_path, path, index, depth))
+            self._items.add((own_path, item_path, path, index, depth))
             if isinstance(item, dict):
                 frame = index + 1 if path == FRAME_GROUPS else frame_number
-                self._add(item, origin, own_path, frame, depth + 1, has_private=has_private)
+                self._add(item, own_path, frame, depth + 1, has_private=has_private)
+
+
+class _Last(NamedTuple):
+    """The element that stood last in a place, and where its row is: headers of a series are much alike."""
+
+    element: Mapping[str, Any]
+    creator: str | None
+    place: int
 
 
 class _Gathered:
-    """Rows of one table: some as tuples, the others as Arrow record batches."""
+    """Rows of one table. What they say is kept once for all objects that say the same, in Arrow when there is much."""
 
     def __init__(self, name: str, columns: Sequence[str]) -> None:
         self.name = name
-        self.rows: list[tuple[object, ...]] = []
         self._schema = registry.table(name).arrow_schema
-        self._order = [columns.index(field.name) for field in self._schema]
-        self._batches: list[pa.RecordBatch] = []
+        self._columns = columns
+        self._origins: list[Origin] = []
+        self._starts: list[int] = []
+        self._places = array("q")
+        self._rows: list[tuple[object, ...]] = []
+        self._settled: list[pa.RecordBatch] = []
+        self._settled_rows = 0
 
-    def settle(self) -> None:
-        """Turn the rows into arrays when there are many."""
-        if len(self.rows) >= _ROWS_PER_CHUNK:
-            self._flush()
+    def start(self, origin: Origin) -> None:
+        """The rows added from now on are of this object."""
+        self._origins.append(origin)
+        self._starts.append(len(self._places))
+        if len(self._rows) >= _ROWS_PER_CHUNK:
+            self._settle()
+
+    def add(self, row: tuple[object, ...]) -> int:
+        """A row; returns its place, for another object that says the same."""
+        place = self._settled_rows + len(self._rows)
+        self._rows.append(row)
+        self._places.append(place)
+        return place
+
+    def again(self, place: int) -> None:
+        """A row as one before."""
+        self._places.append(place)
 
     def table(self) -> pa.Table:
         """All rows."""
-        self._flush()
-        return pa.Table.from_batches(self._batches, schema=self._schema)
+        self._settle()
+        said = pa.Table.from_batches(self._settled, schema=self._said_schema).take(pa.array(self._places, pa.int64()))
+        ends = np.asarray([*self._starts[1:], len(self._places)], np.int64)
+        owners = pa.array(np.repeat(np.arange(len(self._origins)), ends - np.asarray(self._starts, np.int64)))
+        origins = {name: pa.array(column, pa.string()).take(owners) for name, column in self._by_name(self._origins)}
+        return pa.table([origins[f.name] if f.name in origins else said[f.name] for f in self._schema], self._schema)
 
-    def _flush(self) -> None:
-        if self.rows:
-            columns = list(zip(*self.rows, strict=True))
-            arrays = [pa.array(columns[place], f.type) for place, f in zip(self._order, self._schema, strict=True)]
-            self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-            self.rows.clear()
+    @property
+    def _said_schema(self) -> pa.Schema:
+        return pa.schema([self._schema.field(name) for name in self._columns])
+
+    def _settle(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, f.type) for column, f in zip(columns, self._said_schema, strict=True)]
+            self._settled.append(pa.RecordBatch.from_arrays(arrays, schema=self._said_schema))
+            self._settled_rows += len(self._rows)
+            self._rows.clear()
+
+    @staticmethod
+    def _by_name(origins: Sequence[Origin]) -> Iterator[tuple[str, Sequence[str]]]:
+        for number, name in enumerate(Origin._fields):
+            yield name, [origin[number] for origin in origins]
 
 
 _ELEMENT_COLUMNS = (
-    "instance_key", "arrival_batch", "row_version", "element_path", "item_path", "frame_number", "tag_group",
+    "element_path", "item_path", "frame_number", "tag_group",
     "tag_element", "tag_hex", "keyword", "vr", "vm", "value_string", "value_number", "value_numbers",
     "value_datetime", "value_binary_ref", "private_creator", "is_private", "is_empty", "is_valid",
 )  # fmt: skip
 
-_ITEM_COLUMNS = (
-    "instance_key", "arrival_batch", "row_version", "item_path", "parent_item_path", "sequence_path", "item_index",
-    "depth",
-)  # fmt: skip
+_ITEM_COLUMNS = ("item_path", "parent_item_path", "sequence_path", "item_index", "depth")
 
 
 class _Attribute(NamedTuple):
@@ -187,6 +229,14 @@ _FIRST_BLOCK = 0x1000
 """Private elements below it are creators (PS3.5 7.8.1)."""
 
 _UNBOUNDED = 2**31
+
+
+_DECIMAL_VRS = frozenset({"DS", "FL", "FD"})
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two elements give the same row: 1 and 1.0, or 0.0 and -0.0, are equal and read differently."""
+    return one == other and (one.get("vr") not in _DECIMAL_VRS or str(one.get("Value")) == str(other.get("Value")))
 
 
 @functools.lru_cache(maxsize=_MOST_REMEMBERED)

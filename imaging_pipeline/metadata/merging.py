@@ -7,7 +7,7 @@ locations alone: batches may be written in any order, and again, and an object t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -83,13 +83,14 @@ def write_entities(lake: Lake, schema: str, batch_id: str, tables: Tables, read_
     lake.connection.execute(_DUE.format(schema=schema), [batch_id])
     lake.connection.execute(_STALE.format(schema=schema))
     tables = _with_others(lake, tables, {"dicom_instance": "temp.due"}, schema, read_again)
-    _delete_stale(lake, schema)
+    written = {name for name in ENTITY_TABLES if f"{schema}.{name}" in lake.written_tables()}
+    _delete_stale(lake, schema, written)
     for name in INSTANCE_TABLES:
         _insert(lake, schema, name, tables, "temp.due", "* REPLACE (chosen.instance_key AS instance_key)", ())
     lake.connection.execute(_UPDATE_INSTANCES.format(schema=schema))
     for driver, key in DRIVERS.items():
         lake.connection.execute(_shared_sql(_WANTED_PARENTS, schema, driver, driver, key))
-        for name in reversed(SHARED_TABLES[driver]):
+        for name in (name for name in reversed(SHARED_TABLES[driver]) if name in written):
             lake.connection.execute(_shared_sql(_DELETE_PARENTS, schema, name, driver, key), [batch_id])
         lake.connection.execute(_shared_sql(_MISSING_PARENTS, schema, driver, driver, key))
     missing = {driver: f"temp.missing_{driver}" for driver in DRIVERS}
@@ -101,13 +102,13 @@ def write_entities(lake: Lake, schema: str, batch_id: str, tables: Tables, read_
         lake.connection.execute(counts.format(schema=schema))
 
 
-def _delete_stale(lake: Lake, schema: str) -> None:
+def _delete_stale(lake: Lake, schema: str, written: Collection[str]) -> None:
     """Delete the rows of instances that are gone, or are made anew; their batches tell the files they are in."""
     batches = lake.connection.execute("SELECT DISTINCT arrival_batch FROM temp.stale").fetchall()
     if not batches:
         return
     places = ", ".join("?" * len(batches))
-    for name in INSTANCE_TABLES:
+    for name in (name for name in INSTANCE_TABLES if name in written):
         lake.connection.execute(
             f"""DELETE FROM {schema}.{name} WHERE arrival_batch IN ({places})
             AND instance_key IN (SELECT instance_key FROM temp.stale)""",

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pydicom
 
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.console import run_query
+from imaging_pipeline.lake.store import attach
 from imaging_pipeline.samples.landing import write_sample_landing
 from imaging_pipeline.settings import Settings
 from imaging_pipeline_tests.conftest import environment
@@ -92,14 +94,19 @@ def query(home: Path, landing: Path, sql: str) -> list[dict[str, object]]:
 def contents(home: Path, landing: Path) -> Tables:
     """All rows of all tables, without what only says when they were written, and free of the home's own path."""
     found: Tables = {}
-    for schema, lake in registry.SCHEMA_LAKES.items():
-        for table in registry.tables_of(schema):
-            if table.name == "ingest_run":
-                continue  # one row per run by design
-            columns = ", ".join(f'"{c.name}"' for c in table.columns if c.name not in RUN_COLUMNS)
-            rows = query(home, landing, f"SELECT {columns} FROM {lake}.{schema}.{table.name}")
-            texts = (tuple(str(value).replace(str(home), "HOME") for value in row.values()) for row in rows)
-            found[f"{schema}.{table.name}"] = sorted(texts)
+    settings = settings_of(home, landing)
+    with duckdb.connect(config={"threads": 1}) as connection:
+        for location in (settings.identified, settings.research):
+            attach(connection, location, read_only=True)
+        connection.execute("BEGIN")
+        for schema, lake in registry.SCHEMA_LAKES.items():
+            for table in registry.tables_of(schema):
+                if table.name == "ingest_run":
+                    continue  # one row per run by design
+                columns = ", ".join(f'"{c.name}"' for c in table.columns if c.name not in RUN_COLUMNS)
+                rows = connection.execute(f"SELECT {columns} FROM {lake}.{schema}.{table.name}").fetchall()
+                texts = (tuple(str(value).replace(str(home), "HOME") for value in row) for row in rows)
+                found[f"{schema}.{table.name}"] = sorted(texts)
     return found
 
 

@@ -9,11 +9,10 @@ from imaging_pipeline.metadata.quality.evaluation import (
     count_placed,
     count_violations,
     evaluate,
-    one_snapshot,
 )
 from imaging_pipeline.metadata.quality.rules import Rule, all_rules, structural_rules
 
 __all__ = [
-    "Finding", "Rule", "Scope", "all_rules", "count_placed", "count_violations", "evaluate", "one_snapshot",
+    "Finding", "Rule", "Scope", "all_rules", "count_placed", "count_violations", "evaluate",
     "structural_rules",
 ]  # fmt: skip

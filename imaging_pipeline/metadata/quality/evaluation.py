@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -59,6 +58,7 @@ class Scope:
         self._near = _near_batches(lake, schema, batch_id) if batch_id else ()
         self._checked: dict[str, int] = {}
         self._prepared: set[str] = set()
+        self._written = lake.written_tables()
 
     def sql(self, text: str) -> str:
         """SQL of a rule with its places filled in."""
@@ -74,7 +74,8 @@ class Scope:
         if table not in self._checked:
             key = registry.table(table).key[0]
             is_shared = table in ("dicom_series", "dicom_study", "dicom_patient")
-            self._checked[table] = self.count(self.sql(f"({{touched.{key}}})" if is_shared else f"{{own.{table}}}"))
+            source = f"({{touched.{key}}})" if is_shared else f"{{own.{table}}}"
+            self._checked[table] = self.count(self.sql(source)) if self._place(table) in self._written else 0
         return self._checked[table]
 
     def count(self, source: str) -> int:
@@ -89,13 +90,16 @@ class Scope:
             return "true" if self.batch_id is None else f"{name}.arrival_batch = {quoted(self.batch_id)}"
         if kind == "keys":
             return self._keys(registry.table(name))
-        table = registry.table(name)
-        place = f"{self.schema if self.schema in table.schemas else table.schemas[0]}.{name}"
+        table, place = registry.table(name), self._place(name)
         has_batch = any(column.name == "arrival_batch" for column in table.columns)
         if kind == "all" or self.batch_id is None or not has_batch:
             return place
         batches = (self.batch_id,) if kind == "own" else self._near
         return f"(SELECT * FROM {place} WHERE arrival_batch IN ({', '.join(map(quoted, batches))}))"
+
+    def _place(self, name: str) -> str:
+        schemas = registry.table(name).schemas
+        return f"{self.schema if self.schema in schemas else schemas[0]}.{name}"
 
     def _touched(self, key: str) -> str:
         if self.batch_id is None:
@@ -134,16 +138,6 @@ class Scope:
         return f"{steps}) {_SLICE_ROWS}"
 
 
-@contextmanager
-def one_snapshot(lake: Lake) -> Iterator[None]:
-    """All that is read inside is of one state of the lake, and its catalog is read once."""
-    lake.rows("BEGIN")
-    try:
-        yield
-    finally:
-        lake.rows("ROLLBACK")  # of the temporary tables too; the lake is only read
-
-
 def evaluate(scope: Scope, rules: Iterable[Rule]) -> list[Finding]:
     """Look at rules one after the other.
 
@@ -165,7 +159,8 @@ def count_violations(lake: Lake, schema: str, batch_id: str | None = None) -> di
         batch_id: look at the rows of this batch only, so that one bad batch does not hold the others; None: at all.
     """
     scope = Scope(lake, schema, batch_id)
-    broken = {rule.name: scope.count(f"({scope.sql(rule.sql)})") for rule in structural_rules(schema)}
+    rules = [rule for rule in structural_rules(schema) if scope.checked(rule.table)]
+    broken = {rule.name: scope.count(f"({scope.sql(rule.sql)})") for rule in rules}
     return {name: rows for name, rows in broken.items() if rows}
 
 
@@ -184,8 +179,10 @@ def count_placed(lake: Lake, batch_id: str) -> tuple[int, int, int]:
 def _evaluate(scope: Scope, rule: Rule) -> Finding:
     lake = scope.lake
     try:
-        lake.rows(f"CREATE OR REPLACE TEMP TABLE quality_broken AS {scope.sql(rule.sql)}")
         checked = scope.checked(rule.table)
+        if not checked:
+            return Finding(rule, checked, failed=0, rows=0)
+        lake.rows(f"CREATE OR REPLACE TEMP TABLE quality_broken AS {scope.sql(rule.sql)}")
         rows = scope.count("temp.quality_broken")
         if not rows:
             return Finding(rule, checked, failed=0, rows=0)
