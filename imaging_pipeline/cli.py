@@ -1,7 +1,7 @@
 """The command line: demo, ingest, learn, reconcile, changes, sql, describe, promote, quality, status, doctor, dev, key.
 
-Reads arguments and prints; the work is done by the packages below. Exit status: 0 done, 1 something is wrong with
-the data or the installation, 2 wrong usage or configuration.
+Reads arguments and prints; the work is done by the packages below; what is below ``deid`` is in `cli_deid`. Exit
+status: 0 done, 1 something is wrong with the data or the installation, 2 wrong usage or configuration.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from imaging_pipeline import __version__
+from imaging_pipeline.cli_deid import add_deid
 from imaging_pipeline.errors import ConfigurationError, ImagingError, TransientError
 from imaging_pipeline.settings import Settings
 from imaging_pipeline.sources import SourceConfig, one_time_source
@@ -120,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("status", help="what is in each zone, and what waits").set_defaults(run=_status)
     commands.add_parser("doctor", help="check this installation").set_defaults(run=_doctor)
+
+    add_deid(commands, _progress)
 
     dev = commands.add_parser("dev", help="open the Dagster UI and daemon on this instance")
     dev.add_argument("--port", type=int, default=3000)

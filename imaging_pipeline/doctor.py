@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import duckdb
+import numpy as np
 from pydicom.uid import UID
 
 from imaging_pipeline.errors import ConfigurationError, ImagingError
@@ -67,6 +68,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _privacy(settings)
     yield _attempt("master key", lambda: f"{len(settings.master_key())} bytes", "imaging-pipeline key create")
     yield _attempt("de-identification profile", lambda: _profile(settings), "correct the profile file")
+    yield _attempt("text detector", _detector, "reinstall rapidocr-onnxruntime")
     yield from (examine_source(settings, config) for config in settings.sources)
 
 
@@ -131,6 +133,16 @@ def _privacy(settings: Settings) -> Finding:
         names = " ".join(str(folder) for folder in open_ones)
         return Finding("permissions", "patient data can be read by others", f"chmod -R go-rwx {names}")
     return Finding("permissions", "patient data is for its owner alone" if folders else "no patient data yet")
+
+
+def _detector() -> str:
+    from imaging_pipeline.deid.pixels.detector import find_lines  # noqa: PLC0415 - loads the networks
+
+    try:
+        find_lines(np.zeros((64, 64), np.uint8), zoom=1.0, least=0.5)
+    except (ImportError, OSError):
+        raise ConfigurationError("pip install rapidocr-onnxruntime; it needs libGL: apt-get install libgl1") from None
+    return "reads frames"
 
 
 def _profile(settings: Settings) -> str:

@@ -72,6 +72,7 @@ class Settings:
         landing: the landing folder.
         source_name: the landing folder's source, the patient domain of its objects without IssuerOfPatientID.
         project: research project; its pseudonyms cannot be joined with another project's.
+        key_epoch: how often the project's keys were changed; another one gives other pseudonyms.
         batch_objects: most objects of one batch.
         batch_bytes: most bytes of one batch.
         batches_per_tick: most batches the sensor announces in one tick.
@@ -85,7 +86,7 @@ class Settings:
         s3_endpoint_url: of an S3-compatible server; None: AWS.
         s3_region: region of buckets and queues; None: the AWS configuration's.
         workers: processes for parsing, de-identification and decoding.
-        profile: de-identification profile file, or None for the shipped basic profile.
+        profile: de-identification profile: the name of a shipped one, or a file.
         recipe: tensor recipe, by shipped name or path.
         mlflow_tracking_uri: MLflow backend store.
     """
@@ -99,6 +100,7 @@ class Settings:
     sources: tuple[SourceConfig, ...] = ()
     source_name: str = "landing"
     project: str = "research"
+    key_epoch: int = 0
     batch_objects: int = 5_000
     batch_bytes: int = 4_000_000_000
     batches_per_tick: int = 10
@@ -112,7 +114,7 @@ class Settings:
     s3_endpoint_url: str | None = None
     s3_region: str | None = None
     workers: int = 2
-    profile: Path | None = None
+    profile: str = "basic"
     recipe: str = "chest-xray-224"
     epochs: int | None = None
     _key_text: str | None = field(default=None, repr=False)
@@ -138,6 +140,7 @@ class Settings:
             mlflow_tracking_uri=read.text("MLFLOW_URI", f"sqlite:///{home / 'research' / 'mlflow' / 'mlflow.db'}"),
             source_name=read.text("SOURCE", "landing"),
             project=read.text("PROJECT", "research"),
+            key_epoch=read.positive("KEY_EPOCH", 0),
             batch_objects=read.positive("BATCH_OBJECTS", 5_000),
             batch_bytes=read.positive("BATCH_BYTES", 4_000_000_000),
             batches_per_tick=read.positive("BATCHES_PER_TICK", 10),
@@ -151,7 +154,7 @@ class Settings:
             s3_endpoint_url=read.text("S3_ENDPOINT_URL", "") or None,
             s3_region=read.text("S3_REGION", "") or None,
             workers=read.positive("WORKERS", os.cpu_count() or 1),
-            profile=Path(p).expanduser() if (p := read.text("DEID_PROFILE", "")) else None,
+            profile=read.text("DEID_PROFILE", "basic"),
             recipe=read.text("RECIPE", "chest-xray-224"),
             epochs=read.positive("EPOCHS", 0) or None,
             _key_text=read.text("MASTER_KEY", "") or None,
@@ -185,8 +188,18 @@ class Settings:
 
     @property
     def vault_path(self) -> Path:
-        """SQLite file of the encrypted crosswalk."""
-        return self.home / "vault" / "vault.sqlite"
+        """SQLite file of the encrypted crosswalk, one for each epoch of the keys."""
+        return self.home / "vault" / (f"vault-{self.key_epoch}.sqlite" if self.key_epoch else "vault.sqlite")
+
+    @property
+    def decisions_path(self) -> Path:
+        """File of what people decided about held pixels."""
+        return self.home / "vault" / "decisions.yaml"
+
+    @property
+    def evidence_files(self) -> Path:
+        """Pages of evidence, one for each batch; they name no original."""
+        return self.home / "research" / "evidence"
 
     @property
     def deid_files(self) -> Path:
@@ -227,6 +240,10 @@ class Settings:
                 f"the key file can be read by others (mode {mode:04o}): run chmod 600 {self.key_file}"
             )
         return _decode_key(self.key_file.read_text(encoding="ascii", errors="replace"), "the key file")
+
+    def with_key_file(self, path: Path) -> Settings:
+        """The same with another key file, whatever the environment says."""
+        return replace(self, key_file=path.expanduser(), _key_text=None)
 
     def create_key_file(self) -> bool:
         """Write a new random master key readable by its owner alone; False when there is one already."""

@@ -16,7 +16,7 @@ PACKAGE = Path(imaging_pipeline.__file__).parent
 ORDER = [
     "__init__", "errors", "sources", "settings", "sqlite", "workers", "objects", "dicom", "samples",
     "lake", "catalog", "metadata", "deid", "tensors", "pneumonia", "describe", "web", "doctor",
-    "defs", "definitions", "cli",
+    "defs", "definitions", "cli_deid", "cli",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

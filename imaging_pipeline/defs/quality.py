@@ -8,7 +8,6 @@ from pathlib import Path
 
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.metadata.quality import one_snapshot
 from imaging_pipeline.metadata.quality.figures import Quality, look_at_quality
 from imaging_pipeline.metadata.quality.page import write_page
 from imaging_pipeline.settings import Settings
@@ -46,7 +45,7 @@ def write_quality(
         catalog = workspace.settings.research.sqlite_path
         has_research = is_released and (catalog is None or catalog.is_file())
         research = stack.enter_context(workspace.research(read_only=True)) if has_research else None
-        with one_snapshot(identified):
+        with identified.one_snapshot():
             quality = look_at_quality(identified, research, batch_id)
     write_page(path or page_path(workspace, batch_id), quality)
     return quality

@@ -6,7 +6,7 @@ The one place where metadata is made. Nothing here may carry a value of a patien
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -110,31 +110,47 @@ _CATALOG_COLUMNS: Mapping[str, str] = {
 }
 
 
-def table_result(
+def table_results(
     lake: Lake,
     schema: str,
-    table: str,
+    tables: Iterable[str],
     *,
     batch_id: str | None = None,
-    metadata: Shown | None = None,
-) -> dg.MaterializeResult[None]:
-    """The result of writing a table: row counts, lineage and where it is, plus what the stage adds."""
-    entry = registry.table(table)
-    shown: Shown = {
-        "dagster/row_count": count_rows(lake, schema, table),
-        "dagster/column_lineage": column_lineage(schema, entry),
-        "snapshot_id": lake.snapshot_id(),
-        **(metadata or {}),
-    }
-    if batch_id is not None:
-        shown["dagster/partition_row_count"] = count_rows(lake, schema, table, batch_id)
-    return dg.MaterializeResult(asset_key=asset_key(schema, table), metadata=shown)
+    metadata: Mapping[str, Shown] | None = None,
+) -> Iterator[dg.MaterializeResult[None]]:
+    """The results of writing some tables: row counts, lineage and where they are.
+
+    Args:
+        lake: the lake they are in.
+        schema: their schema.
+        tables: their names.
+        batch_id: count the rows of this batch, too.
+        metadata: by table, what the stage adds.
+    """
+    with lake.one_snapshot():
+        written, snapshot = lake.written_tables(), lake.snapshot_id()
+        counts = {
+            table: [
+                _count(lake, f"{schema}.{table}", of) if f"{schema}.{table}" in written else 0
+                for of in (None, batch_id)[: 2 if batch_id else 1]
+            ]
+            for table in tables
+        }
+    for table, (rows, *of_batch) in counts.items():
+        shown: Shown = {
+            "dagster/row_count": rows,
+            "dagster/column_lineage": column_lineage(schema, registry.table(table)),
+            "snapshot_id": snapshot,
+            **(metadata or {}).get(table, {}),
+        }
+        if of_batch:
+            shown["dagster/partition_row_count"] = of_batch[0]
+        yield dg.MaterializeResult(asset_key=asset_key(schema, table), metadata=shown)
 
 
-def count_rows(lake: Lake, schema: str, table: str, batch_id: str | None = None) -> int:
-    """Rows of a table, or of a batch in it."""
+def _count(lake: Lake, place: str, batch_id: str | None) -> int:
     where, parameters = ("WHERE arrival_batch = ?", [batch_id]) if batch_id else ("", [])
-    ((count,),) = lake.rows(f"SELECT count(*) FROM {schema}.{table} {where}", list(parameters))
+    ((count,),) = lake.rows(f"SELECT count(*) FROM {place} {where}", list(parameters))
     return int(str(count))
 
 

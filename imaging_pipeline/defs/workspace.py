@@ -6,7 +6,7 @@ A plain object and no configurable resource, so that no connection string shows 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from dagster_duckdb import DuckDBResource
 from imaging_pipeline.catalog.inspection import PARSER_VERSION
 from imaging_pipeline.catalog.intake import BatchLimits
 from imaging_pipeline.catalog.ledger import Ledger
+from imaging_pipeline.deid.evidence import decisions_digest
+from imaging_pipeline.deid.pixels import Decisions
 from imaging_pipeline.deid.profile import Profile, load_profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.vault import Vault
 from imaging_pipeline.lake.dictionary.rows import write_dictionary
-from imaging_pipeline.lake.store import Lake, attach
+from imaging_pipeline.lake.instances import open_lake
+from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.silver import CODE_VERSION as PROJECTION_VERSION
 from imaging_pipeline.metadata.silver import VersionPolicy
 from imaging_pipeline.objects.events import EventQueue
@@ -60,16 +63,22 @@ class Workspace:
         return self.progress(stage) if self.progress else None
 
     @contextmanager
-    def identified(self, *, read_only: bool = False) -> Iterator[Lake]:
-        """The identified lake."""
+    def identified(self, *, read_only: bool = False, threads: int | None = 1) -> Iterator[Lake]:
+        """The identified lake.
+
+        Args:
+            read_only: nothing is written.
+            threads: of one query. A batch's queries are many and small: more threads cost more than they give. None,
+                one for each core, is for queries over everything.
+        """
         _make_private(self.settings.home / "identified")
-        with _open(self.settings.identified, read_only=read_only) as lake:
+        with _open(self.settings.identified, read_only=read_only, threads=threads) as lake:
             yield lake
 
     @contextmanager
-    def research(self, *, read_only: bool = False) -> Iterator[Lake]:
-        """The research lake; opens nothing of the identified side."""
-        with _open(self.settings.research, read_only=read_only) as lake:
+    def research(self, *, read_only: bool = False, threads: int | None = 1) -> Iterator[Lake]:
+        """The research lake, in the same way; opens nothing of the identified side."""
+        with _open(self.settings.research, read_only=read_only, threads=threads) as lake:
             yield lake
 
     def ledger(self) -> Ledger:
@@ -120,7 +129,7 @@ class Workspace:
 
     def keys(self) -> ProjectKeys:
         """The research project's keys, from the master key."""
-        return ProjectKeys.derive(self.settings.master_key(), self.settings.project)
+        return ProjectKeys.derive(self.settings.master_key(), self.settings.project, self.settings.key_epoch)
 
     def vault(self) -> Vault:
         """The encrypted crosswalk."""
@@ -129,6 +138,10 @@ class Workspace:
     def profile(self) -> Profile:
         """The de-identification profile."""
         return load_profile(self.settings.profile)
+
+    def decisions(self) -> Decisions:
+        """What people decided about pixels that were held."""
+        return Decisions.load(self.settings.decisions_path)
 
     def recipe(self) -> Recipe:
         """The tensor recipe."""
@@ -143,6 +156,8 @@ class Workspace:
             *(self.element_mode(name) for name in ("", *sorted(config.name for config in self.settings.sources))),
             ENGINE_VERSION,
             self.profile().digest,
+            self.keys().key_id,
+            decisions_digest(self.decisions()),
             self.recipe().digest,
         )
 
@@ -163,14 +178,6 @@ def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
-@contextmanager
-def _open(location: LakeLocation, *, read_only: bool) -> Iterator[Lake]:
-    # DuckDBResource.get_connection has no try/finally: an error in its body would leave the connection open.
-    with DuckDBResource(database=":memory:").get_connection() as connection:
-        try:
-            lake = attach(connection, location, read_only=read_only)
-            if not read_only:
-                write_dictionary(lake)
-            yield lake
-        finally:
-            connection.close()
+def _open(location: LakeLocation, *, read_only: bool, threads: int | None) -> AbstractContextManager[Lake]:
+    connect = DuckDBResource(database=":memory:").get_connection
+    return open_lake(location, connect, read_only=read_only, threads=threads, on_open=write_dictionary)

@@ -15,6 +15,12 @@ VOCABULARY_FILE: Final = "code_values.txt"
 """Defined terms, below ``deid/data``."""
 
 _CODE_STRING: Final = re.compile(r"[A-Z0-9_ ]{1,16}")
+_UNIT: Final = (
+    r"(?:(?:[YZEPTGMkhdcmunpfazy]|da)?(?:m|s|g|L|l|V|A|Hz|Pa|W|J|N|K|F|Ohm|S|Wb|T|H|Bq|Gy|Sv|mol|cd|lm|lx|eq|osm|bar|cal|rad"
+    r"|eV|B|m\[Hg\]|m\[H2O\])|Cel|deg|min|h|d|wk|mo|a|%|1|10\*-?\d{1,2})(?:-?\d)?"
+)
+_UCUM: Final = re.compile(rf"/?{_UNIT}(?:[./]{_UNIT}){{0,4}}")
+"""Units of measurement built from prefixes and units of the UCUM; annotations in braces could hold any text."""
 _SNOMED_RT: Final = frozenset({"SRT", "SNM3", "99SDM"})
 
 
@@ -35,12 +41,14 @@ def defined_term(value: str) -> str | None:
 def meaning(scheme: str, code: str) -> str | None:
     """The meaning of a coded concept from the dictionary, or None when scheme or code is not known.
 
-    SNOMED-RT codes (``SRT``) are found through their SNOMED CT successors.
+    SNOMED-RT codes (``SRT``) are found through their SNOMED CT successors. A unit of the UCUM means itself where the
+    dictionary lacks it (``uV``).
     """
     if scheme in _SNOMED_RT:
         successor = _snomed_successors().get(code)
         return _meanings("SCT").get(successor) if successor else None
-    return _meanings(scheme).get(code)
+    found = _meanings(scheme).get(code)
+    return code if found is None and scheme == "UCUM" and _UCUM.fullmatch(code) else found
 
 
 @lru_cache(maxsize=32)

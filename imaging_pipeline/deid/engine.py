@@ -6,53 +6,38 @@ goes wrong on the way refuses the object; nothing half done is ever returned.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final
 
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
-from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from imaging_pipeline.deid import pixels, screen
-from imaging_pipeline.deid.cleaner import CODE_KEYWORDS, Cleaner, Subject
+from imaging_pipeline.deid import documents, screen, waveforms
+from imaging_pipeline.deid.cleaner import Cleaner, Subject
+from imaging_pipeline.deid.options import METHOD_CODES, OPTION_CODES, PIXEL_DATA, UIDS
+from imaging_pipeline.deid.pixels import Decisions, PixelReport, clean_pixels
 from imaging_pipeline.deid.profile import Profile
+from imaging_pipeline.deid.proof import OWN_TEXTS, Proof
 from imaging_pipeline.deid.pseudonyms import ProjectKeys, is_standard_uid
-from imaging_pipeline.deid.reading import element, elements, file_meta, quiet, read, transfer_syntax, values
-from imaging_pipeline.deid.rules import REPLACED, Action, Rules
+from imaging_pipeline.deid.reading import element, elements, file_meta, is_ascii, quiet, read, transfer_syntax, values
+from imaging_pipeline.deid.retained import keeps_values, without_kept
+from imaging_pipeline.deid.rules import Action, Rules
+from imaging_pipeline.deid.writing import IMPLEMENTATION_CLASS_UID, write
 from imaging_pipeline.errors import PoisonInput, Reason
 
-IMPLEMENTATION_CLASS_UID: Final = "2.25.303811949226512937862140934118093621877"
-"""This implementation, in the file meta of everything it writes (PS3.7 D.3.3.2)."""
+__all__ = ["IMPLEMENTATION_CLASS_UID", "METHOD_CODES", "OWN_TEXTS", "Deidentified", "Deidentifier"]
 
-IMPLEMENTATION_VERSION_NAME: Final = "IMGPIPELINE_1"
-
-METHOD_CODES: Final = {
-    "113100": "Basic Application Confidentiality Profile",
-    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
-}
-"""PS3.16 CID 7050, what the engine can claim."""
-
-OWN_TEXTS: Final = (
-    "PS3.15 Basic Profile",
-    "YES",
-    "MODIFIED",
-    "REMOVED",
-    screen.DUMMY_TEXT,
-    IMPLEMENTATION_VERSION_NAME,
-)
-"""Texts the engine writes into released objects: no leak, even where a source has them as a name."""
+FACE_WARNING: Final = "FACE_RECONSTRUCTION_POSSIBLE"
+"""The object is of a head scan whose slices show a face."""
 
 _REQUIRED_UIDS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _META_ACTIONS: Final = {
     0x00020001: Action.KEEP, 0x00020002: Action.KEEP, 0x00020003: Action.UID, 0x00020010: Action.KEEP,
     0x00020012: Action.DUMMY, 0x00020013: Action.DUMMY,
 }  # fmt: skip
-_WRITTEN_TEXTS: Final = REPLACED | CODE_KEYWORDS | {"DeidentificationMethod", "ImplementationVersionName"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +52,11 @@ class Deidentified:
         original_patient_id: Patient ID of the source, or ``NO_PID:`` and the study's UID.
         patient_domain: Issuer of Patient ID of the source, or the domain the caller gave.
         actions: action code to number of source elements; sums to all elements of the source, file meta included.
+        attribute_actions: the same by attribute: tags of the sequences it is in and its own, a blank, the action code
+            (``00081140.00081155 U``); items are not told apart.
+        options: CID 7050 codes the object claims.
+        warnings: codes of what a person should know although the object is released (`FACE_WARNING`).
+        pixel_report: what was done to the pixels.
     """
 
     data: bytes
@@ -78,24 +68,38 @@ class Deidentified:
     original_patient_id: str
     patient_domain: str
     actions: Mapping[str, int]
+    attribute_actions: Mapping[str, int]
+    options: tuple[str, ...]
+    warnings: tuple[str, ...]
+    pixel_report: PixelReport
 
 
 class Deidentifier:
     """De-identifies objects under one profile with the keys of one project."""
 
-    __slots__ = ("_keys", "_profile", "_rules")
+    __slots__ = ("_decisions", "_keys", "_profile", "_proof", "_rules")
 
-    def __init__(self, profile: Profile, keys: ProjectKeys) -> None:
+    def __init__(self, profile: Profile, keys: ProjectKeys, decisions: Decisions | None = None) -> None:
+        """Take the profile, the project's keys, and what people have decided about pixels.
+
+        Args:
+            profile: what may leave.
+            keys: the keys of the research project.
+            decisions: decisions of the review; None for none.
+        """
         self._profile = profile
+        self._decisions = decisions or Decisions()
         self._keys = keys
-        self._rules = Rules(profile)
+        self._rules: dict[tuple[str, str], Rules] = {}
+        self._proof = Proof(profile)
 
-    def deidentify(self, data: bytes, *, patient_domain: str) -> Deidentified:
+    def deidentify(self, data: bytes, *, patient_domain: str, known: Iterable[screen.Identifier] = ()) -> Deidentified:
         """De-identify one object.
 
         Args:
             data: the whole object, with or without preamble and file meta.
             patient_domain: who gave the Patient ID its meaning (the source's name), unless the object says it.
+            known: identifiers of the same patient from other objects; the object's own are found here.
 
         Raises:
             PoisonInput: SOP_CLASS_NOT_RELEASED, PIXEL_REVIEW_REQUIRED, MISSING_UID, NOT_DEIDENTIFIABLE or
@@ -103,26 +107,34 @@ class Deidentifier:
         """
         with quiet():
             try:
-                return self._deidentify(data, patient_domain)
+                return self._deidentify(data, patient_domain, frozenset(known))
             except (PoisonInput, MemoryError):
                 raise
             except Exception:  # noqa: BLE001  # fail closed: hostile values make pydicom raise anything, values in the text
                 raise PoisonInput(Reason.NOT_DEIDENTIFIABLE, "the object cannot be processed completely") from None
 
-    def _deidentify(self, data: bytes, patient_domain: str) -> Deidentified:
+    def _deidentify(self, data: bytes, patient_domain: str, known: frozenset[screen.Identifier]) -> Deidentified:
         ds = read(data)
         syntax = transfer_syntax(ds)
         uids = _required_uids(ds)
-        identifiers = screen.identifiers_of(ds)
+        rules = self._rules_for(ds, uids["SOPClassUID"])
+        identifiers = self._identifiers(ds, rules) | known
         index = screen.Index(identifiers)
-        pixels.review(ds, self._profile, syntax, index)
+        documents.check(ds, self._profile)
+        waveforms.check(ds)
+        pixels = clean_pixels(
+            ds, self._profile, syntax, index, self._decisions, digest=hashlib.sha256(data).hexdigest()
+        )
         subject = self._subject(ds, patient_domain, uids["StudyInstanceUID"])
-        cleaner = Cleaner(self._profile, self._rules, self._keys, subject, index)
+        cleaner = Cleaner(self._profile, rules, self._keys, subject, index)
         out = cleaner.clean(ds)
-        actions = cleaner.actions + self._meta_actions(ds, cleaner)
-        self._mark(out, subject)
-        output = _write(out, uids["SOPClassUID"], syntax)
-        self._prove(output, identifiers, subject, cleaner.meanings)
+        self._meta_actions(ds, cleaner)
+        claimed = self._claimed(pixels)
+        self._mark(out, ds, subject, claimed)
+        if pixels.frames:
+            out.BurnedInAnnotation = "NO"  # every frame was looked at; what it held is blanked
+        output = write(out, uids["SOPClassUID"], syntax)
+        self._proof.check(output, identifiers, subject.pseudonym, cleaner.meanings, rules)
         return Deidentified(
             data=output,
             study_instance_uid=cleaner.uid(uids["StudyInstanceUID"]),
@@ -132,8 +144,35 @@ class Deidentifier:
             uid_map=dict(cleaner.uid_map),
             original_patient_id=subject.original_id,
             patient_domain=subject.domain,
-            actions={str(action): number for action, number in sorted(actions.items())},
+            actions={str(action): number for action, number in sorted(cleaner.actions.items())},
+            attribute_actions=dict(sorted(cleaner.attribute_actions.items())),
+            options=claimed,
+            warnings=(FACE_WARNING,) if pixels.face_risk else (),
+            pixel_report=pixels,
         )
+
+    def _claimed(self, pixels: PixelReport) -> tuple[str, ...]:
+        """CID 7050 codes; that of clean pixel data only where frames were read and cleaned."""
+        is_cleaned = self._profile.pixels.blanks and pixels.frames > 0
+        return tuple(sorted((*self._profile.codes, *([OPTION_CODES[PIXEL_DATA]] if is_cleaned else []))))
+
+    def _rules_for(self, ds: FileDataset, sop_class: str) -> Rules:
+        """The rules for objects of this class and manufacturer, remembered."""
+        maker = "\\".join(values(element(ds, Tag("Manufacturer")))) if "Manufacturer" in ds else ""
+        key = (sop_class, maker if any(found.manufacturer for found in self._profile.overrides) else "")
+        if key not in self._rules:
+            self._rules[key] = Rules(self._profile, *key)
+        return self._rules[key]
+
+    def _identifiers(self, ds: FileDataset, rules: Rules) -> frozenset[screen.Identifier]:
+        """What must not be in the output: all that identifies, but for what an option or the site keeps."""
+        if keeps_values(self._profile):
+            found = screen.identifiers_of(without_kept(ds, rules)) | screen.identifiers_of(file_meta(ds))
+        else:
+            found = screen.identifiers_of(ds)
+        if UIDS in self._profile.options:
+            found = frozenset(identifier for identifier in found if identifier.kind is not screen.Kind.UID)
+        return found
 
     def _subject(self, ds: FileDataset, patient_domain: str, study_uid: str) -> Subject:
         """Whose object it is. An unreadable Patient ID is no missing one: it refuses the object."""
@@ -147,45 +186,30 @@ class Deidentifier:
             found[keyword] = "\\".join(values(decoded))
         domain = found["IssuerOfPatientID"] or patient_domain
         original = found["PatientID"] or f"NO_PID:{study_uid}"
-        return Subject(
-            domain, original, self._keys.patient_id(domain, original), self._keys.date_shift(domain, original)
-        )
+        pseudonym = self._keys.patient_id(domain, original, reversible=self._profile.identifiers == "ff1")
+        shift = self._keys.date_shift(domain, original) if self._profile.shifts_dates else None
+        return Subject(domain, original, pseudonym, shift)
 
-    def _meta_actions(self, ds: FileDataset, cleaner: Cleaner) -> Counter[Action]:
-        """What became of the old file meta: it is written anew, so most of it is gone."""
-        actions: Counter[Action] = Counter()
+    def _meta_actions(self, ds: FileDataset, cleaner: Cleaner) -> None:
+        """Count what became of the old file meta: it is written anew, so most of it is gone."""
         for path, _, tag, _, decoded in elements(file_meta(ds)):
             action = _META_ACTIONS.get(tag, Action.REMOVE) if "." not in path else Action.REMOVE
-            actions[action] += 1
+            cleaner.count(path, action)
             if action is Action.UID:
                 for text in values(decoded):
                     cleaner.uid(text)
-        return actions
 
-    def _mark(self, out: Dataset, subject: Subject) -> None:
+    def _mark(self, out: Dataset, source: Dataset, subject: Subject, claimed: tuple[str, ...]) -> None:
         """Say in the object whose it is now and what was done to it (PS3.15 E.1.1)."""
+        documents.describe(out, source)
         out.PatientID = out.PatientName = subject.pseudonym
-        claimed = ["113100", "113107"] if self._profile.shifts_dates else ["113100"]
         out.PatientIdentityRemoved = "YES"
         out.DeidentificationMethod = f"{OWN_TEXTS[0]}; {self._profile.profile_id} {self._profile.version}"
         out.DeidentificationMethodCodeSequence = Sequence(_method(code) for code in claimed)
-        out.LongitudinalTemporalInformationModified = "MODIFIED" if self._profile.shifts_dates else "REMOVED"
-
-    def _prove(
-        self, output: bytes, identifiers: frozenset[screen.Identifier], subject: Subject, meanings: set[str]
-    ) -> None:
-        """Refuse the object when its written form holds an identifier of its source or what no rule lets through."""
-        terms = {term for values_of in self._profile.essential.values() for term in values_of}
-        own = (*OWN_TEXTS, *METHOD_CODES.values(), self._profile.profile_id, self._profile.version)
-        words = screen.fold(" ".join((*own, *terms, *meanings, *self._profile.coding_schemes))).split()
-        texts = self._profile.keep_text | _WRITTEN_TEXTS
-        wanted = (
-            found for found in identifiers if found.text != IMPLEMENTATION_CLASS_UID
-        )  # re-released objects have it
-        found = screen.residual(output, wanted, frozenset(words))
-        found += screen.violations(output, patient_id=subject.pseudonym, texts=texts)
-        if found:
-            raise PoisonInput(Reason.RESIDUAL_IDENTIFIER, f"{len(found)} finding(s): {', '.join(found[:8])}")
+        moved = "MODIFIED" if self._profile.shifts_dates else "REMOVED"
+        out.LongitudinalTemporalInformationModified = "UNMODIFIED" if self._profile.keeps_dates else moved
+        if not is_ascii(out):
+            out.SpecificCharacterSet = "ISO_IR 192"
 
 
 def _required_uids(ds: FileDataset) -> dict[str, str]:
@@ -204,28 +228,6 @@ def _required_uids(ds: FileDataset) -> dict[str, str]:
             )
         found[keyword] = texts[0]
     return found
-
-
-def _write(out: Dataset, sop_class: str, syntax: str) -> bytes:
-    """A Part 10 file (PS3.10 7.1): zero preamble, new file meta, the source's transfer syntax."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = UID(sop_class)
-    meta.MediaStorageSOPInstanceUID = out.SOPInstanceUID
-    meta.TransferSyntaxUID = UID(syntax)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    out.file_meta = meta
-    out.preamble = bytes(128)
-    buffer = BytesIO()
-    dcmwrite(
-        buffer,
-        out,
-        implicit_vr=syntax == ImplicitVRLittleEndian,
-        little_endian=syntax != ExplicitVRBigEndian,
-        enforce_file_format=True,
-    )
-    return buffer.getvalue()
 
 
 def _method(code: str) -> Dataset:

@@ -13,7 +13,9 @@ from collections.abc import Collection, Iterator, Mapping
 import pyarrow as pa
 
 from imaging_pipeline.deid.engine import IMPLEMENTATION_CLASS_UID, METHOD_CODES, OWN_TEXTS
+from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import is_standard_uid
+from imaging_pipeline.deid.retained import keeps_tag
 from imaging_pipeline.deid.table import load_table as ps315_table
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.registry import Column, Table
@@ -33,6 +35,7 @@ _OWN_COLUMNS = frozenset(
         "patient_domain", "source_system", "role", "storage_provider", "version_state", "purpose_of_reference",
         "profile_id", "profile_version", "stage", "severity", "issue_code", "message", "subject_level", "task",
         "label_value", "source", "dtype", "predicted_label", "model_name", "model_version", "action", "state",
+        "topic", "subject", "detail", "key_id", "claimed_options", "warnings",
         "annotation_source", "element_path", "geometric_types", "ingestion_source", "item_path", "keyword",
         "manufacturer_normalized", "modalities_in_study", "node_path", "orientation_plane", "parent_item_path",
         "parent_node_path", "private_creator", "sequence_path", "sop_class_name", "tag_hex", "vr",
@@ -48,24 +51,21 @@ _TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR
 
 
 _UIDS = "SELECT uid_key FROM silver.dicom_file_location WHERE arrival_batch = $1"
-_LOCATIONS = f"SELECT instance_key FROM silver.dicom_file_location WHERE uid_key IN ({_UIDS})"
-_SERIES = f"SELECT series_key FROM silver.dicom_instance WHERE instance_key IN ({_LOCATIONS})"
-_STUDIES = f"SELECT study_key FROM silver.dicom_series WHERE series_key IN ({_SERIES})"
-_PATIENTS = f"SELECT patient_key FROM silver.dicom_study WHERE study_key IN ({_STUDIES})"
-_EQUIPMENT = f"SELECT equipment_key FROM silver.series_equipment WHERE series_key IN ({_SERIES})"
 
-_OF_BATCH: Mapping[str, str] = {
-    "patient_key": f"arrival_batch = $1 OR patient_key IN ({_PATIENTS})",
-    "study_key": f"arrival_batch = $1 OR study_key IN ({_STUDIES})",
-    "series_key": f"arrival_batch = $1 OR series_key IN ({_SERIES})",
-    "instance_key": f"arrival_batch = $1 OR instance_key IN ({_LOCATIONS})",
-    "equipment_key": f"arrival_batch = $1 OR equipment_key IN ({_EQUIPMENT})",
-    "location_key": "arrival_batch = $1",
+_KEYS_OF_BATCH: Mapping[str, str] = {
+    "instance_key": f"SELECT instance_key FROM silver.dicom_file_location WHERE uid_key IN ({_UIDS})",
+    "series_key": "SELECT series_key FROM silver.dicom_instance WHERE instance_key IN (FROM temp.leak_instance_key)",
+    "study_key": "SELECT study_key FROM silver.dicom_series WHERE series_key IN (FROM temp.leak_series_key)",
+    "patient_key": "SELECT patient_key FROM silver.dicom_study WHERE study_key IN (FROM temp.leak_study_key)",
+    "equipment_key": """SELECT equipment_key FROM silver.series_equipment
+        WHERE series_key IN (FROM temp.leak_series_key)""",
 }
-"""Rows of silver a batch is about, by key; a shared row may be marked with a later batch."""
+"""What a batch is about, by key, each from those before it; a shared row may be marked with a later batch."""
 
 
-def count_leaks(identified: Lake, tables: Mapping[str, pa.Table], batch_id: str) -> dict[str, int]:
+def count_leaks(
+    identified: Lake, tables: Mapping[str, pa.Table], batch_id: str, profile: Profile | None = None
+) -> dict[str, int]:
     """Cells that equal an identifier of the batch's patients, by table and column; empty is clean.
 
     A column that the profile keeps may hold what the same column of silver holds, even when it is somebody's name
@@ -76,8 +76,14 @@ def count_leaks(identified: Lake, tables: Mapping[str, pa.Table], batch_id: str)
         identified: where the originals are.
         tables: research rows of the batch, by table name.
         batch_id: the batch.
+        profile: the profile the rows were released under; None: the Basic Profile without any option.
     """
-    originals = _originals(identified, batch_id)
+    with identified.one_snapshot():
+        return _leaks(_Originals(identified, batch_id), tables, profile)
+
+
+def _leaks(known: _Originals, tables: Mapping[str, pa.Table], profile: Profile | None) -> dict[str, int]:
+    originals = known.identifiers()
     found: dict[str, int] = {}
     for table_name, rows in tables.items():
         table = registry.table(table_name)
@@ -87,31 +93,33 @@ def count_leaks(identified: Lake, tables: Mapping[str, pa.Table], batch_id: str)
             if is_own or (table_name, column) == _ELEMENT_VALUES:
                 continue
             suspects = [value for value in values if _folded(value) in originals]
-            if suspects and column in _kept_columns(table):
-                kept = _values(identified, table, column, batch_id)
+            if suspects and column in _kept_columns(table, profile):
+                kept = known.values(table, column)
                 suspects = [value for value in suspects if _folded(value) not in kept]
             if suspects:
                 place = f"{table_name}.{column}"
                 found[place] = found.get(place, 0) + len(suspects)
-    if elements := _leaking_elements(identified, tables, batch_id, originals):
+    if elements := _leaking_elements(known, tables, originals, profile):
         found[".".join(_ELEMENT_VALUES)] = elements
     return found
 
 
 def research_rows(research: Lake, batch_id: str) -> dict[str, pa.Table]:
-    """All research rows of a batch, by table name."""
-    return {
-        table.name: research.query(f"SELECT * FROM {schema}.{table.name} WHERE arrival_batch = ?", [batch_id])
-        for schema in ("deid", "gold")
-        for table in registry.tables_of(schema)
-        if any(column.name == "arrival_batch" for column in table.columns)
-    }
+    """All research rows of a batch, by table name; tables that were never written are left out."""
+    with research.one_snapshot():
+        written = research.written_tables()
+        return {
+            table.name: research.query(f"SELECT * FROM {schema}.{table.name} WHERE arrival_batch = ?", [batch_id])
+            for schema in ("deid", "gold")
+            for table in registry.tables_of(schema)
+            if f"{schema}.{table.name}" in written and any(column.name == "arrival_batch" for column in table.columns)
+        }
 
 
 def _leaking_elements(
-    identified: Lake, tables: Mapping[str, pa.Table], batch_id: str, originals: frozenset[str]
+    known: _Originals, tables: Mapping[str, pa.Table], originals: frozenset[str], profile: Profile | None
 ) -> int:
-    """Values of ``dicom_element`` that are an identifier; an attribute the Basic Profile keeps may say what it said."""
+    """Values of ``dicom_element`` that are an identifier; an attribute the profile keeps may say what it said."""
     table, column = _ELEMENT_VALUES
     if table not in tables:
         return 0
@@ -125,70 +133,87 @@ def _leaking_elements(
     ]
     if not suspects:
         return 0
-    kept_tags = {tag for tag, _ in suspects if "x" not in tag and ps315_table().row(int(tag, 16)) is None}
-    kept = _header_values(identified, kept_tags, batch_id) if kept_tags else frozenset()
+    kept_tags = {tag for tag, _ in suspects if "x" not in tag and _is_kept_tag(tag, profile)}
+    kept = known.header_values(kept_tags) if kept_tags else frozenset()
     return sum(suspect not in kept for suspect in suspects)
 
 
-def _header_values(identified: Lake, tags: Collection[str], batch_id: str) -> frozenset[tuple[str, str]]:
-    """What the original headers of the batch say under some tags, at any depth."""
-    rows = identified.query(
-        f"""SELECT header_json::VARCHAR AS header_json FROM bronze.dicom_header WHERE object_key IN (
-            SELECT object_key FROM silver.dicom_file_location WHERE arrival_batch = $1 OR uid_key IN ({_UIDS}))""",
-        [batch_id],
-    )
-    found: set[tuple[str, str]] = set()
-    for header in rows["header_json"].to_pylist():
-        waiting = [json.loads(header)]
-        while waiting:
-            for tag, element in waiting.pop().items():
-                for value in element.get("Value") or ():
-                    if element["vr"] == "SQ" and isinstance(value, dict):
-                        waiting.append(value)
-                    elif tag in tags:
-                        found.update((tag, _folded(part)) for part in re.split(r"[\\=]", str(value)))
-    return frozenset(found)
+class _Originals:
+    """What silver knows of a batch and of all it belongs to; inside one snapshot."""
 
+    def __init__(self, lake: Lake, batch_id: str) -> None:
+        self._lake = lake
+        self._batch_id = batch_id
+        self._written = lake.written_tables()
+        for key, sql in _KEYS_OF_BATCH.items():
+            parameters = [batch_id] if "$1" in sql else []
+            lake.connection.execute(f"CREATE OR REPLACE TEMP TABLE leak_{key} AS {sql}", parameters)
 
-def _originals(identified: Lake, batch_id: str) -> frozenset[str]:
-    """Upper-cased identifiers of the batch, well-known UIDs (SOP classes, transfer syntaxes) left out."""
-    values: set[str] = set()
-    for table in map(registry.table, ENTITY_TABLES):
-        columns = [c.name for c in table.columns if c.phi in _IDENTIFIED_CLASSES and "VARCHAR" in c.type]
-        if not columns:
-            continue
-        rows = identified.query(
-            f"SELECT {', '.join(map(_quoted, columns))} FROM silver.{table.name} WHERE {_OF_BATCH[table.key[0]]}",
-            [batch_id],
+    def identifiers(self) -> frozenset[str]:
+        """Upper-cased identifiers of the batch, well-known UIDs (SOP classes, transfer syntaxes) left out."""
+        values: set[str] = set()
+        for table in map(registry.table, ENTITY_TABLES):
+            columns = [c.name for c in table.columns if c.phi in _IDENTIFIED_CLASSES and "VARCHAR" in c.type]
+            for _, texts in _texts(self._rows(table, columns)) if columns else ():
+                values.update(_folded(text) for text in texts)
+        values -= {
+            _folded(text) for text in (*OWN_TEXTS, *METHOD_CODES, *METHOD_CODES.values(), IMPLEMENTATION_CLASS_UID)
+        }
+        return frozenset(v for v in values if len(v) >= SHORTEST_IDENTIFIER and not is_standard_uid(v))
+
+    def values(self, table: Table, column: str) -> frozenset[str]:
+        """What a column of silver says."""
+        return frozenset(_folded(value) for _, values in _texts(self._rows(table, [column])) for value in values)
+
+    def header_values(self, tags: Collection[str]) -> frozenset[tuple[str, str]]:
+        """What the original headers say under some tags, at any depth."""
+        rows = self._lake.query(
+            f"""SELECT header_json::VARCHAR AS header_json FROM bronze.dicom_header WHERE object_key IN (
+                SELECT object_key FROM silver.dicom_file_location WHERE arrival_batch = $1 OR uid_key IN ({_UIDS}))""",
+            [self._batch_id],
         )
-        for _, texts in _texts(rows):
-            values.update(_folded(text) for text in texts)
-    values -= {_folded(text) for text in (*OWN_TEXTS, *METHOD_CODES, *METHOD_CODES.values(), IMPLEMENTATION_CLASS_UID)}
-    return frozenset(v for v in values if len(v) >= SHORTEST_IDENTIFIER and not is_standard_uid(v))
+        found: set[tuple[str, str]] = set()
+        for header in rows["header_json"].to_pylist():
+            waiting = [json.loads(header)]
+            while waiting:
+                for tag, element in waiting.pop().items():
+                    for value in element.get("Value") or ():
+                        if element["vr"] == "SQ" and isinstance(value, dict):
+                            waiting.append(value)
+                        elif tag in tags:
+                            found.update((tag, _folded(part)) for part in re.split(r"[\\=]", str(value)))
+        return frozenset(found)
+
+    def _rows(self, table: Table, columns: list[str]) -> pa.Table:
+        if f"silver.{table.name}" not in self._written:
+            return pa.table({})
+        key = table.key[0]
+        also = f" OR {key} IN (FROM temp.leak_{key})" if key in _KEYS_OF_BATCH else ""
+        names = ", ".join(f'"{column}"' for column in columns)
+        return self._lake.query(
+            f"SELECT {names} FROM silver.{table.name} WHERE arrival_batch = $1{also}", [self._batch_id]
+        )
 
 
-def _kept_columns(table: Table) -> frozenset[str]:
-    """Columns mirroring an attribute on which the Basic Profile does not act, and codes taken from such ones."""
-    return frozenset(column.name for column in table.columns if column.phi == "none" and _is_kept(column))
+def _kept_columns(table: Table, profile: Profile | None) -> frozenset[str]:
+    """Columns mirroring an attribute that the profile keeps, and codes taken from such ones."""
+    return frozenset(column.name for column in table.columns if _is_kept(column, profile))
 
 
-def _is_kept(column: Column) -> bool:
-    """By the standard's own table: a site may have declared its column to hold nothing."""
+def _is_kept(column: Column, profile: Profile | None) -> bool:
+    """By the standard's own table and the profile: a site may have declared its column to hold nothing."""
     if "xx" in column.tag:
         return False
     tags = re.findall(r"[0-9A-F]{8}", column.tag)
-    return bool(tags or column.type.startswith("CODE")) and all(
-        ps315_table().row(int(tag, 16)) is None for tag in tags[-1:]
-    )
+    if tags and profile is not None and keeps_tag(profile, int(tags[-1], 16)):
+        return True
+    is_plain = column.phi == "none" and bool(tags or column.type.startswith("CODE"))
+    return is_plain and all(ps315_table().row(int(tag, 16)) is None for tag in tags[-1:])
 
 
-def _values(lake: Lake, table: Table, column: str, batch_id: str) -> frozenset[str]:
-    rows = lake.query(f"SELECT {_quoted(column)} FROM silver.{table.name} WHERE {_OF_BATCH[table.key[0]]}", [batch_id])
-    return frozenset(_folded(value) for _, values in _texts(rows) for value in values)
-
-
-def _quoted(column: str) -> str:
-    return f'"{column}"'
+def _is_kept_tag(tag: str, profile: Profile | None) -> bool:
+    number = int(tag, 16)
+    return ps315_table().row(number) is None or (profile is not None and keeps_tag(profile, number))
 
 
 def _folded(text: str) -> str:

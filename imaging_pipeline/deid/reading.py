@@ -11,10 +11,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BytesIO
+from struct import calcsize, unpack
 from typing import Final
 
 from pydicom import dcmread
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
@@ -27,6 +30,14 @@ from pydicom.uid import (
 )
 
 from imaging_pipeline.errors import PoisonInput, Reason
+
+_STRUCTS: Final = {
+    "US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q",
+}  # fmt: skip
+_LONG_TEXTS: Final = frozenset({"ST", "LT", "UT", "UR"})
+_PLAIN_TEXTS: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UC", "UI"}) | _LONG_TEXTS
+_UNDEFINED: Final = 0xFFFFFFFF
+_TEXTS: Final = frozenset({"LO", "SH", "ST", "LT", "UC", "UT", "PN"})
 
 MAX_DEPTH: Final = 24
 """Sequences nested deeper are refused: real objects stay below 10."""
@@ -104,14 +115,55 @@ def file_meta(ds: FileDataset) -> Dataset:
 
 
 def element(ds: Dataset, tag: BaseTag) -> DataElement | None:
-    """The decoded element, or None when its bytes are not a value of its VR."""
+    """The decoded element, or None when its bytes are not a value of its VR.
+
+    Plain values (ASCII text, binary numbers, bytes) are decoded here, without pydicom's checks, which take most of the
+    time a header takes; numbers in text (DS, IS) come as the texts they are.
+    """
     try:
+        found = ds.get_item(tag)
+        if isinstance(found, RawDataElement):
+            plain = _plain(found)
+            if plain is not None:
+                return plain
         decoded = ds[tag]
         if decoded.VR == "PN":
             str(decoded.value)  # names are decoded when first read
     except Exception:  # noqa: BLE001  # pydicom raises anything on hostile bytes, with values in the text
         return None
     return decoded
+
+
+def _plain(raw: RawDataElement) -> DataElement | None:
+    """The element when its value needs neither a character set nor pydicom's care, or None."""
+    tag, content = raw.tag, raw.value
+    vr = raw.VR or (_vr(tag) if not tag.is_private else "")
+    if not isinstance(content, bytes) or raw.is_raw is not True:
+        return None
+    value: object
+    if vr in _STRUCTS:
+        code = _STRUCTS[vr]
+        count, rest = divmod(len(content), calcsize(f"={code}"))
+        if rest or not content:
+            return None
+        numbers = unpack(f"{'<' if raw.is_little_endian else '>'}{count}{code}", content)
+        value = numbers[0] if count == 1 else list(numbers)
+    elif vr in _PLAIN_TEXTS and content.isascii() and b"\x1b" not in content:
+        text = content.decode("ascii").rstrip("\0 ") if vr not in _LONG_TEXTS else content.decode("ascii").rstrip("\0")
+        value = text.split("\\") if "\\" in text and vr not in _LONG_TEXTS else text
+        if not text:
+            value = None
+    elif vr in ("OB", "OW"):
+        value = content
+    else:
+        return None
+    return DataElement(tag, vr, value, raw.value_tell, raw.length == _UNDEFINED, already_converted=True)
+
+
+@lru_cache(maxsize=8192)
+def _vr(tag: BaseTag) -> str:
+    """The VR of the dictionary where there is only one; empty otherwise."""
+    return dictionary_VR(tag) if dictionary_has_tag(tag) and " or " not in dictionary_VR(tag) else ""
 
 
 def raw_bytes(ds: Dataset, tag: BaseTag) -> bytes:
@@ -122,9 +174,14 @@ def raw_bytes(ds: Dataset, tag: BaseTag) -> bytes:
 
 def values(decoded: DataElement | None) -> list[str]:
     """The values of an element as texts without padding; an empty, binary or undecodable element has none."""
-    if decoded is None or decoded.is_empty or decoded.VR == "SQ" or isinstance(decoded.value, bytes):
+    if decoded is None or decoded.VR == "SQ":
         return []
-    parts = decoded.value if decoded.VM > 1 else [decoded.value]
+    value = decoded.value
+    if isinstance(value, str):
+        return [value.strip(" \0\t\r\n")] if value else []
+    if isinstance(value, bytes) or decoded.is_empty:
+        return []
+    parts = value if decoded.VM > 1 else [value]
     return [str(part).strip(" \0\t\r\n") for part in parts]
 
 
@@ -138,13 +195,27 @@ def elements(
     """
     if depth > MAX_DEPTH:
         raise PoisonInput(Reason.NOT_DEIDENTIFIABLE, f"sequences nest deeper than {MAX_DEPTH}")
-    for tag in sorted(ds.keys()):
+    for tag in sorted(ds.keys(), key=int):
         here, raw = f"{path}{tag:08X}", raw_bytes(ds, tag)
         decoded = element(ds, tag)
         yield here, ds, tag, raw, decoded
         if decoded is not None and decoded.VR == "SQ":
             for number, item in enumerate(decoded.value or ()):
                 yield from elements(item, f"{here}[{number}].", depth + 1)
+
+
+def is_ascii(ds: Dataset) -> bool:
+    """Whether every text of a data set made here, at any depth, is ASCII, so that it needs no character set."""
+    for elem in ds:
+        if elem.VR == "SQ":
+            if not all(is_ascii(item) for item in elem.value or ()):
+                return False
+        elif isinstance(elem.value, str):
+            if not elem.value.isascii():
+                return False
+        elif elem.VR in _TEXTS and not all(text.isascii() for text in values(elem)):
+            return False
+    return True
 
 
 def count(ds: Dataset) -> int:

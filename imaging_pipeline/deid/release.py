@@ -7,166 +7,39 @@ cannot differ. Reads the identified lake, writes the research lake, the vault an
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from imaging_pipeline.catalog.bronze import stage_filter
-from imaging_pipeline.catalog.inspection import OUT_OF_REACH, issue_row
-from imaging_pipeline.deid.engine import Deidentified, Deidentifier
+from imaging_pipeline.catalog.inspection import issue_row
+from imaging_pipeline.deid.evidence import run_of
+from imaging_pipeline.deid.lake_evidence import (
+    batch_evidence,
+    held_outcome,
+    kept_outcomes,
+    unread_outcomes,
+    write_evidence,
+)
 from imaging_pipeline.deid.leakage import count_leaks
-from imaging_pipeline.deid.profile import Profile
+from imaging_pipeline.deid.outcomes import Outcome
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
+from imaging_pipeline.deid.releaser import CODE_VERSION, OBJECTS_PER_CHUNK, Releaser, Releases
 from imaging_pipeline.deid.rows import write_rows
-from imaging_pipeline.deid.targets import Plan, Target, plan_of
-from imaging_pipeline.deid.vault import CrosswalkEntry, Vault
-from imaging_pipeline.dicom.header import read_header
-from imaging_pipeline.errors import ImagingError, Issue, PoisonInput, Reason, Stage, TransientError
+from imaging_pipeline.deid.targets import Plan, Target, plan_of, with_known
+from imaging_pipeline.deid.vault import Vault
+from imaging_pipeline.errors import ImagingError, Issue, Reason, Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.metadata.placing import StoredObject
 from imaging_pipeline.metadata.silver import entity_rows
-from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
-from imaging_pipeline.objects.model import key_of
-from imaging_pipeline.objects.reading import ObjectReader
-from imaging_pipeline.objects.writing import write_atomically
-from imaging_pipeline.sources import ElementMode
+from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.workers import map_chunks
 
-CODE_VERSION = "5"
-"""Raise it when the same object, profile and key would give another file."""
-
-OBJECTS_PER_CHUNK = 16
-
-
-@dataclass(slots=True)
-class Releases:
-    """What releasing some objects gave, by research key.
-
-    Attributes:
-        stored: the files made; they wait in the staging folder.
-        verified: their proofs.
-        crosswalk: pseudonyms and what they stand for.
-        held: issues of those refused, or that could not be read.
-        unreached: those of them whose bytes could not be fetched now and may be later.
-    """
-
-    stored: dict[str, StoredObject] = field(default_factory=dict)
-    verified: dict[str, dict[str, object]] = field(default_factory=dict)
-    crosswalk: list[CrosswalkEntry] = field(default_factory=list)
-    held: dict[str, dict[str, object]] = field(default_factory=dict)
-    unreached: set[str] = field(default_factory=set)
-
-    def add(self, other: Releases) -> None:
-        """Take in another result, but for its crosswalk, which the vault has."""
-        self.stored |= other.stored
-        self.verified |= other.verified
-        self.held |= other.held
-        self.unreached |= other.unreached
-
-
-@dataclass(frozen=True, slots=True)
-class Releaser:
-    """What a worker needs to release objects; picklable.
-
-    Attributes:
-        profile: the de-identification profile.
-        keys: the project's keys.
-        reader: reads the originals.
-        folder: where de-identified files go.
-        batch_id: the batch.
-        element_mode: which elements of the released headers become rows of ``dicom_element``.
-    """
-
-    profile: Profile
-    keys: ProjectKeys
-    reader: ObjectReader
-    folder: Path
-    batch_id: str
-    element_mode: ElementMode = ElementMode.ALL
-
-    @property
-    def staging(self) -> Path:
-        """Where files of this batch wait until their rows are written."""
-        return self.folder / ".staging" / self.batch_id
-
-    def release(self, targets: Sequence[Target]) -> Releases:
-        """De-identify some objects into the staging folder; a refused one becomes an issue."""
-        engine = Deidentifier(self.profile, self.keys)
-        result = Releases()
-        for target in targets:
-            try:
-                self._release_one(engine, target, result)
-            except PoisonInput as refusal:
-                issue = issue_row(target.arrival_batch, target.version.key, refusal.issue(Stage.DEID))
-                result.held[target.research_key] = issue
-                if refusal.reason in OUT_OF_REACH:
-                    result.unreached.add(target.research_key)
-        return result
-
-    def crashed(self, target: Target) -> Releases:
-        """The result for an object whose de-identification killed its process."""
-        issue = Issue(Reason.WORKER_CRASHED, Stage.DEID, message="de-identifying it killed the process")
-        return Releases(held={target.research_key: issue_row(target.arrival_batch, target.version.key, issue)})
-
-    def staged(self, stored: StoredObject) -> Path:
-        """Where a file waits."""
-        return self.staging / uri_to_path(stored.storage_uri).name
-
-    def _release_one(self, engine: Deidentifier, target: Target, result: Releases) -> None:
-        content = self.reader.read_content(target.version, keep=target.version.size)
-        if content.sha256 != target.sha256:
-            raise PoisonInput(Reason.CHANGED_WHILE_READ, "its bytes are not those that were catalogued")
-        released = engine.deidentify(content.prefix, patient_domain=target.version.source)
-        stored = self._stored(released)
-        write_atomically(self.staged(stored), released.data)
-        result.crosswalk.extend(_crosswalk(released))
-        result.verified[target.research_key] = self._verification(target, stored, released)
-        result.stored[target.research_key] = stored
-
-    def _stored(self, released: Deidentified) -> StoredObject:
-        header = read_header(released.data)
-        sha256 = hashlib.sha256(released.data).hexdigest()
-        # With the digest in its name a file is never overwritten: two runs at once cannot mix rows and files.
-        name = f"{released.sop_instance_uid}-{sha256[:8]}.dcm"
-        path = self.folder / released.patient_id / released.study_instance_uid / released.series_instance_uid / name
-        instance_key = key_of(released.sop_instance_uid)
-        return StoredObject(
-            object_key=key_of("deid", released.sop_instance_uid),
-            storage_uri=path_to_uri(path),
-            source_name=self.keys.project,
-            sha256=sha256,
-            size=len(released.data),
-            pixel_data_offset=header.pixel_offset,
-            header_json=header.json,
-            has_pixel=header.has_pixel,
-            transfer_syntax_uid=header.transfer_syntax_uid,
-            arrival_batch=self.batch_id,
-            row_version=f"{self.batch_id}/{instance_key}",
-            role="DEIDENTIFIED",
-            element_mode=self.element_mode,
-        )
-
-    def _verification(self, target: Target, stored: StoredObject, released: Deidentified) -> dict[str, object]:
-        return {
-            "instance_key": target.research_key,
-            "profile_id": self.profile.profile_id,
-            "profile_version": self.profile.version,
-            "profile_digest": self.profile.digest,
-            "engine_version": CODE_VERSION,
-            "source_token": target.source_token,
-            "actions": json.dumps(dict(released.actions), sort_keys=True),
-            "residual_hits": 0,
-            "content_sha256": stored.sha256,
-            "arrival_batch": self.batch_id,
-            "row_version": stored.row_version,
-        }
+__all__ = ["CODE_VERSION", "ReleaseCounts", "ReleaseRefused", "Releaser", "release_batch", "release_counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +101,11 @@ def release_batch(
     _withdraw(research, releaser, look, also_superseded=False)
     try:
         plan = look()
-        tried = dict(sorted(plan.due.items()))
+        tried = with_known(identified, dict(sorted(plan.due.items())), releaser.profile)
         made = _make(list(tried.values()), vault, releaser, workers, progress)
-        tables = _tables(identified, releaser.batch_id, made)
-        settled = _write(research, releaser, look, tried, made, tables)
+        tables = _tables(identified, releaser, made)
+        unread = unread_outcomes(identified, releaser.keys, releaser.batch_id)
+        settled = _write(research, releaser, look, tried, made, tables, unread)
     except ImagingError:
         _withdraw(research, releaser, look, also_superseded=True)
         raise
@@ -284,11 +158,11 @@ def _make(
     return total
 
 
-def _tables(identified: Lake, batch_id: str, made: Releases) -> Mapping[str, pa.Table]:
-    rows = entity_rows(batch_id, made.stored.values())
+def _tables(identified: Lake, releaser: Releaser, made: Releases) -> Mapping[str, pa.Table]:
+    rows = entity_rows(releaser.batch_id, made.stored.values())
     if rows.refused:
         raise AssertionError(f"{rows.refused} de-identified headers have no legal UIDs: the engine is broken")
-    if leaks := count_leaks(identified, rows.tables, batch_id):
+    if leaks := count_leaks(identified, rows.tables, releaser.batch_id, releaser.profile):
         raise ReleaseRefused(leaks)
     return rows.tables
 
@@ -339,6 +213,7 @@ def _write(
     tried: Mapping[str, Target],
     made: Releases,
     tables: Mapping[str, pa.Table],
+    unread: Sequence[Outcome],
 ) -> _Settled:
     """Write what is still current and take back what is not, whichever batch released an earlier version.
 
@@ -366,9 +241,26 @@ def _write(
             rewritten=batch_id,
             element_mode=releaser.element_mode,
         )
+        outcomes = [*unread, *_outcomes(research, plan, tried, made, settled)]
+        run = run_of(releaser.profile, releaser.keys, releaser.decisions, CODE_VERSION)
+        write_evidence(research, batch_id, batch_evidence(research, run, outcomes))
         replaced = settled.written & plan.released.keys()
         _remove(plan, {key for key in replaced if plan.released[key].storage_uri != made.stored[key].storage_uri})
     return settled
+
+
+def _outcomes(
+    research: Lake, plan: Plan, tried: Mapping[str, Target], made: Releases, settled: _Settled
+) -> list[Outcome]:
+    """What evidence counts: one outcome for each instance that is released or held, whichever run released it."""
+    held = [held_outcome(tried[key].source_token, made.held[key]) for key in sorted(settled.held)]
+    conflicts = [held_outcome(target.source_token, _conflict(target)) for target in plan.conflicts]
+    return (
+        [made.outcomes[key] for key in sorted(settled.written)]
+        + kept_outcomes(research, settled.kept)
+        + held
+        + conflicts
+    )
 
 
 def _withdraw(research: Lake, releaser: Releaser, look: Look, *, also_superseded: bool) -> None:
@@ -393,6 +285,7 @@ def _withdraw(research: Lake, releaser: Releaser, look: Look, *, also_superseded
             rewritten="",
             element_mode=releaser.element_mode,
         )
+        write_evidence(research, releaser.batch_id, None)
 
 
 def _write_issues(identified: Lake, batch_id: str, held: list[dict[str, object]], object_keys: list[str]) -> None:
@@ -420,9 +313,3 @@ def _empty(folder: Path) -> None:
     """Remove what this run, and any that was killed, has left unreleased."""
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _crosswalk(released: Deidentified) -> list[CrosswalkEntry]:
-    patient = f"{released.patient_domain}\x1f{released.original_patient_id}"
-    entries = [CrosswalkEntry("PATIENT", released.patient_id, patient)]
-    return entries + [CrosswalkEntry("UID", new, original) for original, new in released.uid_map.items()]

@@ -28,6 +28,7 @@ class Row:
     Attributes:
         tag: eight hexadecimal digits, or a pattern (``50xxxxxx``, ``60xx3000``, ``60xx4000``, ``private``).
         keyword: DICOM keyword, empty where the dictionary does not have one yet.
+        name: the attribute's name.
         vr: value representation, empty where not known.
         basic_profile: action of the Basic Profile, possibly compound (``X/Z/D``).
         options: option column to its action (``C`` or ``K``), only the columns that are filled.
@@ -35,6 +36,7 @@ class Row:
 
     tag: str
     keyword: str
+    name: str
     vr: str
     basic_profile: str
     options: Mapping[str, str]
@@ -79,4 +81,7 @@ def load_table() -> Table:
 def _row(fields: Mapping[str, str]) -> Row:
     columns = ("tag", "keyword", "name", "vr", "basic_profile")
     options = {column: code for column, code in fields.items() if column not in columns and code}
-    return Row(fields["tag"], fields["keyword"], fields["vr"], fields["basic_profile"], MappingProxyType(options))
+    return Row(
+        fields["tag"], fields["keyword"], fields["name"], fields["vr"], fields["basic_profile"],
+        MappingProxyType(options),
+    )  # fmt: skip

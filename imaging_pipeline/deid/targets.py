@@ -7,9 +7,12 @@ two lakes have it now. So the batches may be run in any order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from imaging_pipeline.deid.known import Patients, facts_of
+from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
+from imaging_pipeline.deid.screen import Identifier
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.objects.model import ObjectVersion, key_of
@@ -26,6 +29,7 @@ class Target:
         arrival_batch: the batch it came in.
         research_key: key the instance has, or would have, on the research side.
         source_token: stands for its source and content on the research side.
+        known: identifiers of its patient from all headers, once `with_known` has looked.
     """
 
     version: ObjectVersion
@@ -34,6 +38,7 @@ class Target:
     arrival_batch: str
     research_key: str
     source_token: str
+    known: frozenset[Identifier] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,36 @@ def keys_of_batch(identified: Lake, research: Lake, keys: ProjectKeys, batch_id:
     """Research keys of all a run of the batch may change: of its UIDs, and of tensors that it made."""
     rows = research.rows("SELECT DISTINCT instance_key FROM gold.image_tensor WHERE arrival_batch = ?", [batch_id])
     return plan_of(identified, research, keys, batch_id).keys | {str(key) for (key,) in rows}
+
+
+def with_known(identified: Lake, targets: Mapping[str, Target], profile: Profile) -> dict[str, Target]:
+    """The targets with the identifiers of their patients, from the headers of all objects of these, in any batch."""
+    patients = Patients()
+    patient_of: dict[str, tuple[str, str]] = {}
+    found = identified.connection.execute(_HEADERS, [[target.version.key for target in targets.values()]])
+    while rows := found.fetchmany(_HEADERS_AT_ONCE):
+        for object_key, source, header_json in rows:
+            facts = facts_of(header_json, source)
+            patients.add(facts)
+            patient_of[object_key] = facts.domain, facts.patient_id
+    known = patients.identifiers(profile)
+    return {key: replace(target, known=known[patient_of[target.version.key]]) for key, target in targets.items()}
+
+
+_HEADERS_AT_ONCE = 500
+_HEADERS = """
+WITH named AS (SELECT patient_key, study_key FROM silver.dicom_file_location WHERE object_key IN (SELECT unnest($1))),
+around AS (
+    SELECT patient_key FROM silver.dicom_file_location WHERE study_key IN (SELECT study_key FROM named)
+    UNION SELECT patient_key FROM named
+)
+SELECT object_key, source_name, header_json::VARCHAR
+FROM silver.dicom_file_location
+JOIN bronze.object_catalog USING (object_key)
+JOIN bronze.dicom_header USING (object_key)
+WHERE patient_key IN (SELECT patient_key FROM around) OR study_key IN (SELECT study_key FROM named)
+"""
+"""Headers of the patients of some objects, and of all objects of their studies, whoever these say they are of."""
 
 
 def _versions(

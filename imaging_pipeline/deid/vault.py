@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from imaging_pipeline.deid.engine import Deidentified
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.sqlite import connect
@@ -42,6 +43,13 @@ class CrosswalkEntry:
     original: str = field(repr=False)
 
 
+def crosswalk_of(released: Deidentified) -> list[CrosswalkEntry]:
+    """The entries of one released object: its patient, as domain and Patient ID, and every UID that was replaced."""
+    patient = f"{released.patient_domain}\x1f{released.original_patient_id}"
+    entries = [CrosswalkEntry("PATIENT", released.patient_id, patient)]
+    return entries + [CrosswalkEntry("UID", new, original) for original, new in released.uid_map.items()]
+
+
 class Vault:
     """The crosswalk of one project."""
 
@@ -64,16 +72,25 @@ class Vault:
             (sealed,) = connection.execute("SELECT sealed FROM seal WHERE name = ?", (_CHECK,)).fetchone()
         keys.unseal(sealed)
 
+    @property
+    def path(self) -> Path:
+        """The vault's file."""
+        return self._path
+
     def record(self, entries: Iterable[CrosswalkEntry]) -> None:
         """Add entries, all or none; an entry that is there already stays as it is.
 
         Raises:
             ValueError: an entry's kind is not one of `KINDS`.
+            ConfigurationError: a pseudonym stands for another patient already.
             TransientError: the file is locked by another process for too long, or the disk refuses.
         """
-        rows = [(entry.kind, entry.pseudonym, self._sealed(entry)) for entry in entries]
+        wanted = list(entries)
+        rows = [(entry.kind, entry.pseudonym, self._sealed(entry)) for entry in wanted]
+        patients = {entry for entry in wanted if entry.kind == "PATIENT"}
         with self._connected() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
+            self._refuse_second_patient(connection, patients)
             connection.executemany("INSERT OR IGNORE INTO crosswalk VALUES (?, ?, ?)", rows)
 
     def originals(self, kind: str) -> Iterator[tuple[str, str]]:
@@ -89,6 +106,19 @@ class Vault:
         with self._connected() as connection:
             row = connection.execute(query, (kind, pseudonym)).fetchone()
         return self._opened(kind, pseudonym, row[0]) if row else None
+
+    def _refuse_second_patient(self, connection: sqlite3.Connection, patients: Iterable[CrosswalkEntry]) -> None:
+        """Format-preserving pseudonyms of two domains can meet; keyed ones never do."""
+        known: dict[str, str] = {}
+        for entry in patients:
+            if entry.pseudonym not in known:
+                query = "SELECT sealed FROM crosswalk WHERE kind = ? AND pseudonym = ?"
+                row = connection.execute(query, (entry.kind, entry.pseudonym)).fetchone()
+                known[entry.pseudonym] = self._opened(entry.kind, entry.pseudonym, row[0]) if row else entry.original
+            if known[entry.pseudonym] != entry.original:
+                raise ConfigurationError(
+                    "two patients would get one pseudonym: use keyed pseudonyms (identifiers: pseudonym in the profile)"
+                )
 
     def _sealed(self, entry: CrosswalkEntry) -> bytes:
         if entry.kind not in KINDS:

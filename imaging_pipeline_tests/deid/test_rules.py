@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 
 import pytest
@@ -11,10 +12,11 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from imaging_pipeline.deid.iod import load_types
 from imaging_pipeline.deid.profile import load_profile
 from imaging_pipeline.deid.rules import Action, Rules
 from imaging_pipeline.deid.table import BASIC_PROFILE_CODES, Row, load_table
-from imaging_pipeline_tests.deid.corpus import chest_film, encode, release
+from imaging_pipeline_tests.deid.corpus import DX, chest_film, encode, release
 
 SAMPLES: dict[str, object] = {
     "LO": "leaky", "SH": "leaky", "ST": "leaky", "LT": "leaky", "UT": "leaky", "UC": "leaky", "PN": "Leaky^Name",
@@ -46,18 +48,21 @@ def _everything() -> Dataset:
 
 
 def _expected(row: Row) -> str:
-    """What the row's actions allow, worked out from the standard's words and not from `Rules`."""
+    """What the row's actions allow in a DX image, worked out from the standard's words and not from `Rules`."""
     profile, code = load_profile(), row.basic_profile
+    kind = load_types().type_of(row.keyword, DX)
     if row.keyword in PLACED:
         return "replaced"
     dated = row.vr in ("DA", "TM", "DT") and "retain_longitudinal_modified_dates" in row.options
-    if dated and row.keyword not in profile.never_shifted:
+    if (dated and row.keyword not in profile.never_shifted) or code in ("U", "X/Z/U*"):
         return "replaced"
-    if code == "X" or (row.vr == "SQ" and code not in ("Z", "X/Z", "Z/D", "X/Z/U*")):
-        return "absent"
-    if code in ("U", "X/Z/U*") or (code == "D") or row.keyword in profile.type1:
-        return "replaced"
-    return "empty" if "Z" in code else "absent"
+    if row.vr == "SQ" and "D" in code:
+        return {"1": "replaced", "1C": "replaced", "2": "empty", "2C": "empty"}.get(kind, "absent")
+    if row.keyword in profile.type1 or kind in ("1", "1C"):
+        return {"Z": "empty", "X/Z": "empty", "X": "absent"}.get(code, "replaced")
+    if kind in ("2", "2C"):
+        return "replaced" if code == "D" else "empty"
+    return {"D": "replaced", "Z": "empty", "Z/D": "empty"}.get(code, "absent")
 
 
 def test_the_table_is_whole() -> None:
@@ -121,6 +126,38 @@ def test_actions_are_resolved(keyword: str, action: Action) -> None:
     tag = tag_for_keyword(keyword)
     assert tag is not None
     assert Rules(load_profile()).action(tag) is action
+
+
+CT, PET, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.88.33"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "sop_class", "action"),
+    [
+        ("AcquisitionDateTime", "", Action.EMPTY),  # X/Z/D, the IOD not known
+        ("AcquisitionDateTime", CT, Action.REMOVE),  # Type 3
+        ("SeriesDate", CT, Action.REMOVE),  # X/D, Type 3
+        ("SeriesDate", PET, Action.DUMMY),  # X/D, Type 1
+        ("ContentDate", CT, Action.EMPTY),  # Z/D, Type 3: Z is asked for by the table
+        ("ContentDate", SR, Action.DUMMY),  # Z/D, Type 1
+        ("OperatorsName", CT, Action.REMOVE),  # X/Z/D, Type 3
+        ("OperatorsName", "1.2.840.10008.5.1.4.1.1.481.5", Action.EMPTY),  # Type 2
+        ("ContentSequence", SR, Action.CLEAN),  # D, a sequence, Type 1C
+        ("PositionReferenceIndicator", CT, Action.EMPTY),  # not in the table, Type 2
+    ],
+)
+def test_a_compound_action_is_resolved_by_the_type_of_the_attribute_in_its_iod(
+    keyword: str, sop_class: str, action: Action
+) -> None:
+    profile = replace(load_profile(), options=frozenset(), type1=frozenset(), type2=frozenset())
+    assert Rules(profile, sop_class).action(tag_for_keyword(keyword) or 0) is action
+
+
+def test_inside_a_sequence_the_sequence_decides_the_type() -> None:
+    types = load_types()
+    assert types.type_of("VerifyingObserverName", SR, "VerifyingObserverSequence") == "1"
+    assert types.type_of("VerifyingObserverName", SR) == "3"
+    assert types.type_of("PatientName", "1.2.3") == ""
 
 
 @pytest.mark.parametrize(

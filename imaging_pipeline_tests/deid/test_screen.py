@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import gzip
+import zlib
 from io import BytesIO
 
 import pytest
@@ -9,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from imaging_pipeline.deid import engine
 from imaging_pipeline.deid.cleaner import Cleaner
-from imaging_pipeline.deid.screen import Identifier, Index, Kind, identifiers_of, residual, violations
+from imaging_pipeline.deid.screen import Identifier, Index, Kind, identifiers_of, prove, residual, violations
 from imaging_pipeline.errors import PoisonInput, Reason
 from imaging_pipeline_tests.deid.corpus import chest_film, encode, release
 
@@ -109,10 +112,9 @@ def test_a_released_object_passes_both() -> None:
 
 def test_a_cleaner_that_forgets_something_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     class Forgetful(Cleaner):
-        def clean(self, ds: Dataset, depth: int = 0) -> Dataset:
-            out = super().clean(ds, depth)
-            if depth == 0:
-                out.ImageComments = "seen by Dr. Krautschnabel"
+        def clean(self, ds: Dataset) -> Dataset:
+            out = super().clean(ds)
+            out.ImageComments = "seen by Dr. Krautschnabel"
             return out
 
     monkeypatch.setattr(engine, "Cleaner", Forgetful)
@@ -126,3 +128,83 @@ def test_a_cleaner_that_forgets_something_is_caught(monkeypatch: pytest.MonkeyPa
 def test_patients_called_like_a_defined_term_are_released() -> None:
     output = release(chest_film(PatientName="MR^Primary^Yes", PatientID="12"))
     assert dcmread(BytesIO(output.data)).Modality == "DX"
+
+
+def _hidden(value: bytes) -> bytes:
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "2.25.1"
+    ds.add(DataElement(0x00282000, "OB", value + b"\0" * (len(value) % 2)))
+    return encode(ds)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        base64.b64encode(b"patient Zwyntharquist"),
+        b"x=" + base64.b64encode(b"\0".join(bytes([char]) for char in b"Zwyntharquist ")),
+        base64.b64encode(base64.b64encode(b"patient Zwyntharquist")),
+        b"prefix" + base64.urlsafe_b64encode(b"Zwyntharquist, Oberon"),
+        b"Zwyntharquist".hex().encode(),
+        b"Zwyntharquist".hex(" ").upper().encode(),
+        b"".join(b"%%%02X" % char for char in b"Zwyntharquist"),
+        b"".join(b"&#%d;" % char for char in b"Zwyntharquist"),
+        zlib.compress(b"patient Zwyntharquist " * 3),
+        gzip.compress(b"patient Zwyntharquist " * 3, mtime=0),
+        "Zwyntharquist".encode("utf-32-le"),
+    ],
+)
+def test_an_identifier_inside_an_encoding_is_found(value: bytes) -> None:
+    assert residual(_hidden(b"\0\0" + value if value[:1] == b"Z" else value), identifiers_of(chest_film())) == (
+        "bytes:PERSON",
+    )
+
+
+SCRIPTS = {
+    "Жвинтарквист": ("utf-8", "utf-16-le", "cp1251", "iso8859_5"),
+    "山田": ("utf-8", "utf-16-be", "shift_jis", "iso2022_jp", "gb18030"),
+    "Λόντου": ("utf-8", "iso8859_7"),
+    "Müller-Lüdenscheid": ("utf-8", "latin-1", "utf-16-le"),
+}
+
+
+@pytest.mark.parametrize(("name", "encoding"), [(name, code) for name, codes in SCRIPTS.items() for code in codes])
+def test_names_of_other_scripts_are_found_in_their_encodings(name: str, encoding: str) -> None:
+    found = residual(_hidden(b"\1\2" + name.encode(encoding)), [Identifier(Kind.PERSON, name)])
+    assert found == ("bytes:PERSON",)
+
+
+@pytest.mark.parametrize(
+    "text", ["jsmythe", "SmytheJ", "johnsmythe", "smythejohn", "Mueller", "Muller", "MÜLLER", "oshaughnessy", "Soren"]
+)
+def test_the_forms_people_write_a_name_in_are_found(text: str) -> None:
+    people = chest_film(PatientName="Smythe^John", OtherPatientNames="Müller^Søren", PatientBirthName="O'Shaughnessy^A")
+    assert Index(identifiers_of(people)).in_text(f"seen {text} today")
+
+
+@pytest.mark.parametrize("patient_id", ["MR70329669", "PAT0070329669X", "70329669"])
+def test_the_digits_of_a_number_are_found_without_its_letters(patient_id: str) -> None:
+    index = Index(identifiers_of(chest_film(PatientID=patient_id)))
+    assert index.in_text("id 70329669")
+    assert index.in_number("70329669")
+    assert list(index.spans("id 0070329669 knee")) == [(3, 13)]
+
+
+def test_a_description_is_no_identifier() -> None:
+    index = Index(identifiers_of(chest_film(StudyDescription="CT of the chest with contrast")))
+    assert not index.in_text("CT of the chest with contrast")
+
+
+def test_one_reading_finds_what_both_looks_find() -> None:
+    output = encode(chest_film())
+    identifiers = identifiers_of(chest_film())
+    both = set(residual(output, identifiers)) | set(violations(output, patient_id="P1", texts=TEXTS))
+    assert set(prove(output, identifiers, patient_id="P1", texts=TEXTS)) == both
+    assert {"00100010:NAME", "0020000D:UID", "00080080:TEXT", "bytes:PERSON"} <= both
+
+
+def test_the_proof_follows_the_options_of_the_profile() -> None:
+    ds = chest_film(PatientName="P1", PatientID="P1", ReferringPhysicianName=None, StudyComments="clear")
+    ds.private_block(0x0029, "ACME", create=True).add_new(1, "LO", "x")
+    found = prove(encode(ds), [], patient_id="P1", texts=TEXTS)
+    assert {"0020000D:UID", "00324000:TEXT", "00290010:UNKNOWN_OR_PRIVATE", "00291001:UNKNOWN_OR_PRIVATE"} <= set(found)
+    assert prove(encode(ds), [], patient_id="P1", texts=None, keeps_uids=True, is_allowed=lambda *_: True) == ()

@@ -100,3 +100,16 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         list(pool.map(_write, [str(path)] * 2, [0, 10]))
     assert len(list(Vault(path, keys()).originals("UID"))) == 30
+
+
+def test_a_pseudonym_cannot_come_to_stand_for_a_second_patient(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "vault" / "crosswalk.db", keys())
+    vault.record([CrosswalkEntry("PATIENT", "P1", "first"), CrosswalkEntry("PATIENT", "P1", "first")])
+    for entries in (
+        [CrosswalkEntry("UID", "2.25.1", "1.2"), CrosswalkEntry("PATIENT", "P1", "second")],
+        [CrosswalkEntry("PATIENT", "P2", "third"), CrosswalkEntry("PATIENT", "P2", "fourth")],
+    ):
+        with pytest.raises(ConfigurationError, match="one pseudonym"):
+            vault.record(entries)
+    assert list(vault.originals("PATIENT")) == [("P1", "first")]
+    assert list(vault.originals("UID")) == []

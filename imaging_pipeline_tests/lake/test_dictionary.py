@@ -165,6 +165,7 @@ def tables() -> Iterator[duckdb.DuckDBPyConnection]:
 WITHOUT_PATIENTS = {
     "bronze.ingest_run",
     "gold.ingest_issue",  # its object is in the other lake
+    "deid.deid_evidence",  # counts of a batch
     *(f"silver.{name}" for name in ("dicom_coded_concept", "dicom_private_creator", "data_dictionary")),
     *(f"deid.{name}" for name in ("dicom_coded_concept", "dicom_private_creator", "data_dictionary")),
     *(f"silver.{name}" for name in ("daily_arrivals", "daily_metrics", "issue_summary", "modality_summary")),

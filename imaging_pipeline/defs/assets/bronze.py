@@ -49,16 +49,14 @@ def bronze(
             WHERE arrival_batch = ? GROUP BY ALL ORDER BY severity, count(*) DESC""",
             [batch_id],
         )
-        for table in TABLES:
-            shown: reporting.Shown = {}
-            if table == "object_catalog":
-                shown = {
-                    "counts": str(counts),
-                    "bytes": counts.bytes,
-                    "vanished": sum(target.deleted_at is not None for target in manifest),
-                    reporting.UNREAD_OBJECTS: counts.unread,
-                    reporting.LEDGER_REVISION: revision,
-                }
-            if table == "ingest_issue":
-                shown["issues"] = reporting.markdown_table(("severity", "issue", "objects"), issues)
-            yield reporting.table_result(lake, "bronze", table, batch_id=batch_id, metadata=shown)
+        shown: dict[str, reporting.Shown] = {
+            "object_catalog": {
+                "counts": str(counts),
+                "bytes": counts.bytes,
+                "vanished": sum(target.deleted_at is not None for target in manifest),
+                reporting.UNREAD_OBJECTS: counts.unread,
+                reporting.LEDGER_REVISION: revision,
+            },
+            "ingest_issue": {"issues": reporting.markdown_table(("severity", "issue", "objects"), issues)},
+        }
+        yield from reporting.table_results(lake, "bronze", TABLES, batch_id=batch_id, metadata=shown)

@@ -7,20 +7,27 @@ import dagster as dg
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.evidence import Evidence
+from imaging_pipeline.deid.evidence_page import write_page
+from imaging_pipeline.deid.lake_evidence import read_evidence
 from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.release import Releaser, release_batch
 from imaging_pipeline.deid.targets import keys_of_batch
-from imaging_pipeline.metadata.quality import one_snapshot
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
 from imaging_pipeline.tensors.batch import withdraw_tensors
 
+PROOFS = ("deid_verification", "deid_evidence")
+"""Tables that say what was done to the others."""
+
 CODE_VERSION = f"deid-{ENGINE_VERSION}"
 
-TABLES = (*ENTITY_TABLES, "change_feed", "deid_verification")
+_PAGE = "research/evidence below the pipeline's home, one page for each batch"
+
+TABLES = (*ENTITY_TABLES, "change_feed", *PROOFS)
 
 
 def _deps(table: str) -> list[dg.AssetKey]:
-    twin = "dicom_instance" if table == "deid_verification" else table
+    twin = "dicom_instance" if table in PROOFS else table
     return [reporting.asset_key("silver", twin)]
 
 
@@ -42,6 +49,7 @@ def deid(
         workspace.settings.deid_files,
         batch_id,
         workspace.element_mode(),
+        workspace.decisions(),
     )
     with workspace.identified() as identified, workspace.research() as research:
         keys = keys_of_batch(identified, research, releaser.keys, batch_id)
@@ -61,16 +69,28 @@ def deid(
             WHERE arrival_batch = ? AND stage = 'DEID' GROUP BY ALL ORDER BY 2 DESC""",
             [batch_id],
         )
-        with one_snapshot(research):
-            for table in TABLES:
-                shown: reporting.Shown = {}
-                if table == "deid_verification":
-                    shown = {
-                        "instances": counts.instances,
-                        "released": counts.released,
-                        "held": reporting.markdown_table(("reason", "instances"), held),
-                        reporting.UNREAD_OBJECTS: counts.unreached,
-                        "profile": f"{profile.profile_id} {profile.version}",
-                        "profile_digest": profile.digest,
-                    }
-                yield reporting.table_result(research, "deid", table, batch_id=batch_id, metadata=shown)
+        shown: reporting.Shown = {
+            "instances": counts.instances,
+            "released": counts.released,
+            "held": reporting.markdown_table(("reason", "instances"), held),
+            reporting.UNREAD_OBJECTS: counts.unreached,
+            "profile": f"{profile.profile_id} {profile.version}",
+            "profile_digest": profile.digest,
+        }
+        evidence = read_evidence(research, batch_id)
+        assert evidence is not None, "a release writes its evidence"
+        write_page(workspace.settings.evidence_files / f"{batch_id}.html", evidence)
+        metadata = {"deid_verification": shown, "deid_evidence": _shown(evidence)}
+        yield from reporting.table_results(research, "deid", TABLES, batch_id=batch_id, metadata=metadata)
+
+
+def _shown(evidence: Evidence) -> reporting.Shown:
+    run, tables = evidence.run, evidence.tables
+    return {
+        "counts": reporting.markdown_table(("", "objects"), [(r["measure"], r["objects"]) for r in tables["counts"]]),
+        "warnings": reporting.markdown_table(
+            ("warning", "objects"), [(r["warning"], r["number"]) for r in tables["warnings"]]
+        ),
+        "key_id": str(run["key_id"]),
+        "page": _PAGE,
+    }

@@ -87,8 +87,7 @@ def pneumonia_model(
     with workspace.research() as lake:
         record_models(lake, tracker)
         yield dg.MaterializeResult(MODEL_KEY, metadata=shown, data_version=dg.DataVersion(learned.model.version))
-        for table in RECORD_TABLES:
-            yield reporting.table_result(lake, "gold", table)
+        yield from reporting.table_results(lake, "gold", RECORD_TABLES)
 
 
 @dg.multi_asset(
@@ -115,10 +114,9 @@ def model_prediction(
         counts = score_batch(
             lake, batch_id, workspace.recipe().digest, workspace.tracker(), progress=workspace.progress_of("predict")
         )
-        shown: dict[str, reporting.Shown] = {
-            "model_prediction": {"flagged": counts.flagged, "threshold": counts.threshold},
-            "image_embedding": {"dimensionality": counts.width},
+        shown: reporting.Shown = {"images": counts.images, "model": counts.model}
+        metadata = {
+            "model_prediction": shown | {"flagged": counts.flagged, "threshold": counts.threshold},
+            "image_embedding": shown | {"dimensionality": counts.width},
         }
-        for table in BATCH_TABLES:
-            metadata = {"images": counts.images, "model": counts.model} | shown[table]
-            yield reporting.table_result(lake, "gold", table, batch_id=batch_id, metadata=metadata)
+        yield from reporting.table_results(lake, "gold", BATCH_TABLES, batch_id=batch_id, metadata=metadata)

@@ -7,7 +7,6 @@ import dagster as dg
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
-from imaging_pipeline.metadata.quality import one_snapshot
 from imaging_pipeline.metadata.silver import CODE_VERSION as PROJECTION_VERSION
 from imaging_pipeline.metadata.silver import ENTITY_TABLES, load_silver
 
@@ -31,9 +30,5 @@ def silver(
     batch_id = context.partition_key
     with workspace.identified() as lake:
         rows = load_silver(lake, batch_id, workspace.version_policy(), workspace.element_mode)
-        with one_snapshot(lake):
-            for table in TABLES:
-                shown: reporting.Shown = {}
-                if table == "dicom_instance":
-                    shown = {"objects_placed": rows.placed, "objects_without_legal_uids": rows.refused}
-                yield reporting.table_result(lake, "silver", table, batch_id=batch_id, metadata=shown)
+        shown = {"dicom_instance": {"objects_placed": rows.placed, "objects_without_legal_uids": rows.refused}}
+        yield from reporting.table_results(lake, "silver", TABLES, batch_id=batch_id, metadata=shown)

@@ -49,5 +49,5 @@ def study_state(config: Settle, workspace: dg.ResourceParam[Workspace]) -> Itera
             "reopened": counts.reopened,
             "forced": counts.forced,
         }
-        yield reporting.table_result(identified, "silver", "study_state", metadata=shown)
-        yield reporting.table_result(research, "deid", "study_state")
+        yield from reporting.table_results(identified, "silver", ["study_state"], metadata={"study_state": shown})
+        yield from reporting.table_results(research, "deid", ["study_state"])

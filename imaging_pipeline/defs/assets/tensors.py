@@ -57,7 +57,8 @@ def image_tensor(
             "recipe": f"{recipe.name} {recipe.digest[:12]}",
             reporting.CHAIN_VERSION: workspace.chain_version(),
         }
-        yield reporting.table_result(lake, "gold", "image_tensor", batch_id=batch_id, metadata=shown)
+        metadata = {"image_tensor": shown}
+        yield from reporting.table_results(lake, "gold", ["image_tensor"], batch_id=batch_id, metadata=metadata)
 
 
 @dg.multi_asset(
@@ -84,7 +85,7 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
             "matched_images": counts.matched,
             "positive_images": counts.positive,
         }
-        yield reporting.table_result(research, "gold", "label", metadata=shown)
+        yield from reporting.table_results(research, "gold", ["label"], metadata={"label": shown})
 
 
 @dg.multi_asset(
@@ -116,5 +117,5 @@ def dataset(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeRe
             "is_new": frozen.is_new,
             "sides": reporting.markdown_table(("side", "patients", "images", "pneumonia"), frozen.counts()),
         }
-        for table in ("dataset_version", "dataset_member"):
-            yield reporting.table_result(lake, "gold", table, metadata=shown)
+        tables = ("dataset_version", "dataset_member")
+        yield from reporting.table_results(lake, "gold", tables, metadata=dict.fromkeys(tables, shown))

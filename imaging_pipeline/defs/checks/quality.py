@@ -14,7 +14,7 @@ from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.errors import Severity
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.metadata.quality import Finding, Rule, Scope, all_rules, evaluate, one_snapshot, structural_rules
+from imaging_pipeline.metadata.quality import Finding, Rule, Scope, all_rules, evaluate, structural_rules
 
 _SEVERITIES = {Severity.ERROR: dg.AssetCheckSeverity.ERROR, Severity.WARNING: dg.AssetCheckSeverity.WARN}
 
@@ -49,7 +49,7 @@ def _quality_checks(
 
 
 def _results(lake: Lake, schema: str, batch_id: str) -> Iterator[dg.AssetCheckResult]:
-    with one_snapshot(lake):
+    with lake.one_snapshot():
         findings = evaluate(Scope(lake, schema, batch_id), _rules(schema))
     for finding in findings:
         yield dg.AssetCheckResult(

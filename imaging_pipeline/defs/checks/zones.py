@@ -10,9 +10,10 @@ from imaging_pipeline.catalog.bronze import batch_counts
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.lake_evidence import evidence_problems
 from imaging_pipeline.deid.leakage import count_leaks, research_rows
 from imaging_pipeline.deid.release import release_counts
-from imaging_pipeline.metadata.quality import count_placed, count_violations, one_snapshot
+from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.tensors.splits import Split, count_patients_on_two_sides
 
 
@@ -50,28 +51,33 @@ def silver_is_consistent(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.AssetCheckResult:
     """Counts of the batch, then the rules over its rows."""
-    with workspace.identified(read_only=True) as lake, one_snapshot(lake):
+    with workspace.identified(read_only=True) as lake, lake.one_snapshot():
         parsed, placed, refused = count_placed(lake, context.partition_key)
         violations = count_violations(lake, "silver", context.partition_key)
     passed = parsed == placed + refused and not violations
     return _result(passed, parsed=parsed, placed=placed, refused=refused, violations=violations)
 
 
-@_batch_check(asset_key("deid", "dicom_instance"), "Every instance was released with its proof or held with an issue.")
+@_batch_check(
+    asset_key("deid", "dicom_instance"),
+    "Every instance was released with its proof or held with an issue, and the evidence of the release says the same.",
+)
 def release_is_complete(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.AssetCheckResult:
     """Instances of the batch on both sides."""
     with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
         counts = release_counts(identified, research, workspace.keys(), context.partition_key)
-        with one_snapshot(research):
+        with research.one_snapshot():
             violations = count_violations(research, "deid", context.partition_key)
+            problems = evidence_problems(research, context.partition_key)
     return _result(
-        counts.is_closed and not violations,
+        counts.is_closed and not violations and not problems,
         instances=counts.instances,
         released=counts.released,
         held=counts.held,
         violations=violations,
+        evidence=problems or ["it closes"],
     )
 
 
@@ -82,7 +88,10 @@ def no_identifier_on_research_side(
     """The engine screens every file before it is written; this looks at the tables from the other side."""
     with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
         leaks: Mapping[str, int] = count_leaks(
-            identified, research_rows(research, context.partition_key), context.partition_key
+            identified,
+            research_rows(research, context.partition_key),
+            context.partition_key,
+            workspace.profile(),
         )
     return _result(not leaks, leaking_cells=sum(leaks.values()), cells_by_column=dict(leaks))
 

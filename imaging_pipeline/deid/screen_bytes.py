@@ -1,0 +1,169 @@
+"""Identifiers looked for in bytes, where no element says what is text: in many encodings, and inside encodings of text.
+
+Owns the search in bytes. Contains no elements and no judgement of what an identifier is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+MIN_LETTERS: Final = 4
+"""Shortest word that is looked for in bytes, where shorter ones occur by chance."""
+MIN_DIGITS: Final = 5
+"""Shortest number that counts as an identifier by itself: shorter ones are ordinary measurements."""
+
+_ENCODINGS: Final = (
+    "utf-8", "latin-1", "utf-16-le", "utf-16-be", "shift_jis", "iso2022_jp", "euc_jp", "euc_kr", "gb18030", "cp1251",
+    "iso8859_2", "iso8859_3", "iso8859_4", "iso8859_5", "iso8859_6", "iso8859_7", "iso8859_8", "iso8859_9", "tis_620",
+)  # fmt: skip
+_MAX_INFLATED: Final = 4_000_000
+_MAX_LAYERS: Final = 2
+_UNPRINTABLE: Final = bytes(byte for byte in range(256) if byte < 0x20 and byte not in b"\t\r\n\x1b") + bytes(
+    range(0x7F, 0xC0)
+)
+_MAX_UNPRINTABLE: Final = 0.1
+_BASE64_LETTERS: Final = bytes.maketrans(b"-_", b"+/")
+
+_WORDS: Final = re.compile(rb"[a-z0-9]{4,}")
+_NUMBERS: Final = re.compile(rb"(?<![0-9.])[0-9]{5,}(?![0-9]|\.[0-9])")
+_DAYS: Final = re.compile(rb"(?<![0-9])[0-9]{8,14}(?![0-9])")
+_UIDS: Final = re.compile(rb"[0-9]+(?:\.[0-9]+)+")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-](?:[A-Za-z0-9+/_-]|\r?\n(?=[A-Za-z0-9+/_-]{4})){10,}={0,2}")
+_HEX: Final = re.compile(rb"(?:[0-9a-fA-F]{2}[ :-]?){6,}")
+_PERCENT: Final = re.compile(rb"[\w.+-]*(?:[%=][0-9a-fA-F]{2}[\w.+-]*){2,}")
+_ENTITIES: Final = re.compile(rb"[\w ]*(?:&#x?[0-9a-fA-F]+;[\w ]*){2,}")
+_WIDE: Final = (
+    (re.compile(rb"(?:[\x20-\x7e]\x00){4,}"), 0, 2),
+    (re.compile(rb"(?:\x00[\x20-\x7e]){4,}"), 1, 2),
+    (re.compile(rb"(?:[\x20-\x7e]\x00{3}){4,}"), 0, 4),
+    (re.compile(rb"(?:\x00{3}[\x20-\x7e]){4,}"), 3, 4),
+)
+
+
+def bare(word: str) -> str:
+    """A number without the zeros it is filled up with (``0012345`` is ``12345``), other words as they are."""
+    number = word.lstrip("0") if word.isdecimal() else ""
+    return number if len(number) >= MIN_DIGITS else word
+
+
+class Haystack:
+    """Bytes prepared for asking about many identifiers.
+
+    Args:
+        data: the bytes; what is written in them as base64, hexadecimal digits, wide characters, percent or numeric
+            entities is searched as well.
+    """
+
+    __slots__ = ("_data", "_days", "_lowered", "_numbers", "_uids", "_words")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = b"\n".join((data, *_unwrapped(data, _MAX_LAYERS)))
+        self._lowered = self._data.lower()
+        self._words = set(_WORDS.findall(self._lowered))
+        self._numbers = {bare(run.decode()) for run in _NUMBERS.findall(self._lowered)}
+        self._days = {digits[:8] for digits in _DAYS.findall(self._lowered)}
+        self._uids = set(_UIDS.findall(self._lowered))
+
+    def has_uid(self, text: str) -> bool:
+        """Whether a UID stands there as a whole; what is no UID by its form is looked for as text."""
+        needle = text.encode("utf-8", "replace").lower()
+        if re.fullmatch(rb"[0-9]+(\.[0-9]+)+", needle):
+            return needle in self._uids
+        return len(needle) >= MIN_LETTERS and needle in self._lowered
+
+    def has_day(self, day: str) -> bool:
+        """Whether a date (``YYYYMMDD``) stands there, alone or in front of a time."""
+        return day.encode("ascii", "replace") in self._days
+
+    def has_text(self, text: str) -> bool:
+        """Whether a word, a number or several words stand there, in any encoding."""
+        folded = text.casefold().strip()
+        if folded.isascii() and folded.isdigit():
+            return len(folded) >= MIN_DIGITS and bare(folded) in self._numbers
+        if len(folded.encode()) < MIN_LETTERS:  # a letter of most scripts weighs more than one of ours
+            return False
+        if folded.isascii() and folded.isalnum():
+            return folded.encode() in self._words
+        if folded.isascii():
+            return folded.encode() in self._lowered
+        return any(needle in self._data for needle in _needles(text.strip()))
+
+
+def inflated(value: bytes) -> bytes:
+    """What a zlib or gzip stream at the beginning of ``value`` holds, at most 4 MB of it; empty when there is none."""
+    if value[:3] == b"\x1f\x8b\x08":
+        window = 16 + zlib.MAX_WBITS
+    elif value[:1] == b"\x78" and value[1:2] in (b"\x01", b"\x5e", b"\x9c", b"\xda"):
+        window = zlib.MAX_WBITS
+    else:
+        return b""
+    try:
+        return zlib.decompressobj(window).decompress(value, _MAX_INFLATED)
+    except zlib.error:
+        return b""
+
+
+def _unwrapped(data: bytes, layers: int) -> Iterator[bytes]:
+    """Texts that are written inside ``data`` in another way."""
+    if not layers:
+        return
+    for piece in _decoded(data):
+        yield piece
+        yield from _unwrapped(piece, layers - 1)
+
+
+def _decoded(data: bytes) -> Iterator[bytes]:
+    if b"\0" in data:
+        for pattern, first, step in _WIDE:
+            yield from (match[0][first::step] for match in pattern.finditer(data))
+    for match in _BASE64.finditer(data):
+        if not match[0].isdigit():
+            yield from filter(_is_text, _from_base64(match[0]))
+    for match in _HEX.finditer(data):
+        digits = match[0].translate(None, b" :-")
+        piece = binascii.unhexlify(digits[: len(digits) // 2 * 2])
+        if _is_text(piece) and not piece.isdigit():
+            yield piece
+    if b"%" in data or b"=" in data:
+        yield from (unquote_to_bytes(match[0].replace(b"=", b"%")) for match in _PERCENT.finditer(data))
+    if b"&#" in data:
+        yield from (html.unescape(match[0].decode("latin-1")).encode() for match in _ENTITIES.finditer(data))
+
+
+def _from_base64(run: bytes) -> Iterator[bytes]:
+    """A run of base64 characters read from each of its first four, since letters may stand in front of it."""
+    letters = run.translate(_BASE64_LETTERS, b"\r\n=")
+    for start in range(4):
+        part = letters[start:]
+        part = part[: len(part) - (len(part) % 4 == 1)]
+        yield base64.b64decode(part + b"=" * (-len(part) % 4))
+
+
+def _is_text(piece: bytes) -> bool:
+    """Whether bytes are text, or wide text: other bytes were not encoded text in the first place."""
+    plain = piece.replace(b"\0", b"")
+    if not plain:
+        return False
+    odd = len(plain) - len(plain.translate(None, _UNPRINTABLE))
+    if odd <= _MAX_UNPRINTABLE * len(plain):
+        return True
+    try:
+        return plain.decode("utf-8").isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _needles(text: str) -> Iterator[bytes]:
+    for variant in {text, text.lower(), text.upper(), text.title()}:
+        for encoding in _ENCODINGS:
+            try:
+                yield variant.encode(encoding)
+            except UnicodeError:
+                continue

@@ -1,0 +1,385 @@
+"""Running text without what identifies anybody: clinical words stay, the rest goes (PS3.15 E.3.9, Clean Descriptors).
+
+Owns the order of things: a text with an encoding in it is removed; what has the form of an identifier goes; dates move;
+the patient's own identifiers go; and of what is left only words that are known to be clinical or ordinary stay. That
+last step is a default deny: a name nobody thought of is not in the vocabulary. Contains no elements and no files.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Final
+
+from imaging_pipeline.deid import text_patterns as patterns
+from imaging_pipeline.deid.screen import Index
+from imaging_pipeline.deid.text_dates import moments
+from imaging_pipeline.deid.vocabulary import is_clinical, is_likely_name, is_name_word, name_words, plain
+
+MAX_TEXT: Final = 100_000
+"""Longer texts (characters) are no descriptions; they are removed whole."""
+MAX_DIGITS: Final = 4
+"""Digits in a row that a measurement or a protocol's name may have; longer numbers identify."""
+
+_TOKEN: Final = re.compile(r"[^\W_]+")
+_PIECE: Final = re.compile(r"[^\W\d_]+|\d+")
+_DECIMAL: Final = re.compile(r"(?<![\w.])\d{1,4}[.,]\d+(?![\w.])|(?<![\w.])0?\.\d+(?![\w.])")
+_QUANTITY: Final = re.compile(
+    r"(?<![\w.])(\d{1,7})(?=\s*(?:ms|msec|µs|us|mm|cm|ml|mg|mAs|mA|kV|kVp|Hz|MHz|MBq|kBq|rad|cGy|mGy|HU|x\s*\d|\xd7)\b)"
+)
+_XRAY: Final = re.compile(r"\bX[- ]?Ray(?![^\W_])", re.IGNORECASE)
+_NAME_WORD: Final = re.compile(rf"{patterns.NAME_PART}[.'\u2019]?s?")
+_NAME_STEP: Final = re.compile(rf"({patterns.NAME_PART}|[A-Z]\.?)([\s.,^-]{{0,2}})")
+_PLAIN: Final = re.compile(r"[A-Za-zÀ-ÿ ,/()_+:;^\r\n-]+")
+_SIGNALS: Final = patterns.words(
+    "hospital clinic clinics university college institute institut klinik praxis spital clinique hopital "
+    "cabinet health associates may mars name nom mr m dr sr pd ca fr oa sir dame road street room ward floor "
+    "tech technologist technician operator physician surgeon consultant resident fellow attending nurse author "
+    "reader initials user signed signature by phone call called cell mobile resides lives living native "
+    "contact gp arzt interne gez"
+)
+"""Known words that may stand beside something that is none: a text with one is looked at in full."""
+_MODALITIES: Final = frozenset({"MR", "DR", "SR", "PD", "CA", "M", "FR", "OA", "HR", "ST", "NAME"})
+_MAX_INITIALS: Final = 3
+_NO_NAMES: Final = patterns.words(
+    "the for to of on in at and or not with is was will has had im der die das am le la les"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """A text that may be released.
+
+    Attributes:
+        text: what is left, its lines kept.
+        removed: kind (IDENTIFIER, PERSON, INSTITUTION, CONTACT, NUMBER, ADDRESS, AGE, DATE, STRUCTURED, UNKNOWN) to how
+            many places something of it was taken out.
+        shifted: dates and times moved in place.
+    """
+
+    text: str = field(repr=False)
+    removed: Counter[str]
+    shifted: int = 0
+
+
+class TextCleaner:
+    """Cleans texts of one object; the same text, index and shift give the same result.
+
+    Args:
+        index: identifiers of the patient.
+        shift: how far dates move; None takes them out.
+        earliest: dates before it are taken out.
+        keep: words of the site that are clinical although the vocabulary lacks them. A word of the index still goes.
+    """
+
+    __slots__ = ("_earliest", "_index", "_keep", "_shift")
+
+    def __init__(self, index: Index, *, shift: timedelta | None, earliest: date, keep: Collection[str] = ()) -> None:
+        self._index = index
+        self._shift = shift
+        self._earliest = earliest
+        self._keep = frozenset(plain(word) for text in keep for word in _TOKEN.findall(text))
+
+    def clean(self, text: str) -> Cleaned:
+        """The text without identifiers; empty when nothing of it may stay."""
+        text = _visible(text)
+        if not text.strip():
+            return Cleaned("", Counter())
+        if self._is_plain(text):
+            return Cleaned(text.strip(), Counter())
+        if len(text) > MAX_TEXT or any(pattern.search(text) for pattern in patterns.STRUCTURED):
+            return Cleaned("", Counter({"STRUCTURED": 1}))
+        work = _Work(text)
+        self._mark_forms(work)
+        shifted = self._mark_dates(work)
+        work.mark_all("IDENTIFIER", (span for span in self._index.spans(text) if not work.is_replaced(*span)))
+        self._mark_people(work)
+        self._mark_institutions(work)
+        self._mark_unknown(work)
+        self._mark_neighbours(work)
+        result = work.result()
+        if next(self._index.spans(result), None):
+            return Cleaned("", work.removed + Counter({"IDENTIFIER": 1}))  # what was taken out stood between its parts
+        return Cleaned(result, work.removed, shifted)
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether a text needs no further look: known words that are no names, and nothing that makes a form."""
+        if not _PLAIN.fullmatch(text) or patterns.INITIALS.search(text) or patterns.SPACED.search(text):
+            return False
+        words = [plain(word) for word in _TOKEN.findall(text)]
+        if any(
+            not (is_clinical(word) or word in self._keep) or is_name_word(word) or word in _SIGNALS for word in words
+        ):
+            return False
+        return next(self._index.spans(text), None) is None
+
+    def _mark_forms(self, work: _Work) -> None:
+        for kind, pattern in patterns.PATTERNS:
+            work.mark_all(kind, (match.span() for match in pattern.finditer(work.text)))
+
+    def _mark_dates(self, work: _Work) -> int:
+        shifted = 0
+        for moment in moments(work.text, self._shift, self._earliest, self._index.days):
+            if not moment.instead or work.is_touched(moment.start, moment.end):
+                work.mark("DATE", moment.start, moment.end)
+            else:
+                work.replace(moment.start, moment.end, moment.instead)
+                shifted += 1
+        return shifted
+
+    def _mark_people(self, work: _Work) -> None:
+        for pattern in (patterns.TITLE, patterns.ROLE, patterns.BY):
+            for match in pattern.finditer(work.text):
+                said = match[0].strip().casefold()
+                is_sure = pattern is patterns.TITLE or said.endswith((":", "=", " by", " von", " par"))
+                end = _name_end(work.text, match.end(), title=match[0], is_sure=is_sure)
+                if end > match.end():
+                    work.mark("PERSON", match.start() if pattern is patterns.TITLE else match.end(), end)
+        for match in patterns.DEGREE.finditer(work.text):
+            words = [plain(word) for word in _TOKEN.findall(match[1])]
+            if any(not is_clinical(word) or is_name_word(word) for word in words):
+                work.mark("PERSON", *match.span())
+        for match in (*patterns.ACTOR.finditer(work.text), *patterns.NAME_INITIAL.finditer(work.text)):
+            if is_name_word(plain(match[1])) and match[1][0].isupper():
+                work.mark("PERSON", *match.span(1))
+        for match in patterns.INITIALS.finditer(work.text):
+            work.mark("PERSON", *match.span())
+
+    def _mark_institutions(self, work: _Work) -> None:
+        for match in patterns.INSTITUTION.finditer(work.text):
+            start, end = _institution(work.text, *match.span())
+            if (start, end) != match.span() or work.is_touched(start - 2, end + 2):
+                work.mark("INSTITUTION", start, end)
+
+    def _mark_unknown(self, work: _Work) -> None:
+        kept = {match.span() for match in _DECIMAL.finditer(work.text)}
+        kept |= {match.span(1) for match in _QUANTITY.finditer(work.text)}
+        kept |= {match.span() for match in _XRAY.finditer(work.text)}
+        for start, end in _tokens(work.text):
+            if work.is_touched(start, end) or any(begin <= start and end <= stop for begin, stop in kept):
+                continue
+            token = work.text[start:end]
+            if not self._is_fit(token):
+                work.mark("UNKNOWN", start, end)
+
+    def _is_fit(self, token: str) -> bool:
+        """Whether a token may stay: a known word, a short number, or a mixture of both."""
+        folded = plain(token)
+        if folded in self._keep:
+            return True
+        if is_clinical(folded):
+            return not (token.istitle() and len(token) > 1 and folded in name_words("short"))
+        digits = [piece for piece in _PIECE.findall(token) if piece.isdigit()]
+        letters = [piece for piece in _PIECE.findall(token) if not piece.isdigit()]
+        if set(map(plain, letters)) == {"x"} and all(len(run) <= MAX_DIGITS for run in digits) and token.isascii():
+            return True  # 512x512x128
+        total = sum(map(len, digits))
+        is_short = total <= MAX_DIGITS + bool(letters) and all(len(run) <= MAX_DIGITS for run in digits)
+        if not is_short or (len(digits) > 2 and total > MAX_DIGITS) or not all(piece.isascii() for piece in digits):
+            return False
+        if not digits:
+            parts = _camel(token)
+            return len(parts) > 1 and all(is_clinical(plain(part)) for part in parts)
+        return all(len(part) == 1 or is_clinical(plain(part)) for part in letters)
+
+    def _mark_neighbours(self, work: _Work) -> None:
+        """Words that are names too go beside something that went: ``Young`` of ``Oberon Young``."""
+        tokens = list(_tokens(work.text))
+        for position, (start, end) in enumerate(tokens):
+            word = work.text[start:end]
+            if plain(word) in patterns.NAME_PARTICLES:
+                self._mark_particle(work, tokens, position)
+            if work.is_touched(start, end) or not is_name_word(plain(word)) or word.islower():
+                continue
+            if not is_likely_name(plain(word)) and not self._ends_name(work, tokens, position):
+                continue
+            for other in (position - 1, position + 1):
+                if 0 <= other < len(tokens) and _is_beside(work, tokens[other], (start, end)):
+                    work.mark("PERSON", start, end)
+                    break
+
+    def _mark_particle(self, work: _Work, tokens: list[tuple[int, int]], position: int) -> None:
+        """A name's small word goes with the name behind it, and with what stands behind when a name went before."""
+        here, behind = tokens[position], tokens[position + 1 : position + 2]
+        if not behind:
+            return
+        if _is_beside(work, behind[0], here):
+            work.mark("PERSON", *here)
+            return
+        is_known_name = plain(work.text[slice(*here)]) in patterns.SURE_PARTICLES
+        is_after_name = position > 0 and _is_beside(work, tokens[position - 1], here)
+        if (is_known_name or is_after_name) and work.text[slice(*behind[0])].istitle():
+            work.mark("PERSON", here[0], behind[0][1])
+
+    def _ends_name(self, work: _Work, tokens: list[tuple[int, int]], position: int) -> bool:
+        """Whether a word stands like a family name behind a given name that went (``Grace Long``)."""
+        if not position:
+            return False
+        (begin, stop), (start, end) = tokens[position - 1], tokens[position]
+        is_name = work.text[begin:stop].istitle() and work.text[start:end].istitle()
+        return is_name and work.text[stop:start] in (" ", ". ") and work.is_gone(begin, stop)
+
+
+class _Work:
+    """A text and which of its characters go or are replaced."""
+
+    __slots__ = ("_gone", "_instead", "removed", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.removed: Counter[str] = Counter()
+        self._gone = bytearray(len(text))
+        self._instead: dict[int, tuple[int, str]] = {}
+
+    def mark_all(self, kind: str, spans: Iterator[tuple[int, int]]) -> None:
+        for start, end in spans:
+            self.mark(kind, start, end)
+
+    def mark(self, kind: str, start: int, end: int) -> None:
+        """Take out; a replacement that was planned there falls away."""
+        if start >= end or all(self._gone[start:end]):
+            return
+        for begin in [begin for begin, (stop, _) in self._instead.items() if begin < end and stop > start]:
+            stop, _ = self._instead.pop(begin)
+            self._gone[begin:stop] = b"\1" * (stop - begin)
+        self._gone[start:end] = b"\1" * (end - start)
+        self.removed[kind] += 1
+
+    def replace(self, start: int, end: int, instead: str) -> None:
+        self._instead[start] = (end, instead)
+
+    def is_touched(self, start: int, end: int) -> bool:
+        """Whether any of it is gone or replaced."""
+        return any(self._gone[start:end]) or any(
+            begin < end and stop > start for begin, (stop, _) in self._instead.items()
+        )
+
+    def is_replaced(self, start: int, end: int) -> bool:
+        """Whether all of it is replaced."""
+        return any(begin <= start and end <= stop for begin, (stop, _) in self._instead.items())
+
+    def is_gone(self, start: int, end: int) -> bool:
+        return all(self._gone[start:end])
+
+    def result(self) -> str:
+        out, position = [], 0
+        while position < len(self.text):
+            if position in self._instead:
+                end, instead = self._instead[position]
+                out.append(instead)
+                position = end
+                continue
+            out.append("\0" if self._gone[position] else self.text[position])
+            position += 1
+        return _tidy("".join(out))
+
+
+def _visible(text: str) -> str:
+    """The text composed, without characters that only hide something (zero width, direction, control)."""
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(
+        char
+        for char in composed
+        if char in "\r\n\t\f" or unicodedata.category(char) not in ("Cf", "Cc", "Co", "Cs", "Cn")
+    )
+
+
+def _tokens(text: str) -> Iterator[tuple[int, int]]:
+    return (match.span() for match in _TOKEN.finditer(text))
+
+
+def _camel(token: str) -> list[str]:
+    """``SmartScore`` as ``Smart`` and ``Score``."""
+    return re.findall(r"[^\W\d_a-zß-ÿ]+(?![^\W\d_A-ZÀ-Þ])|[^\W\d_]?[a-zß-ÿ]+", token)
+
+
+def _name_end(text: str, start: int, *, title: str, is_sure: bool) -> int:
+    """Where the name that begins at ``start`` ends; ``start`` when no name stands there.
+
+    The first word behind a title is a name unless it is a plain word in lower case; further words are while they are
+    not clinical, or are names too.
+    """
+    end, is_first, position = start, True, start
+    while match := _NAME_STEP.match(text, position):
+        word = match[1]
+        folded = plain(word.strip("."))
+        is_particle = folded in patterns.PARTICLES
+        is_known = is_clinical(re.sub(r"[^\w]", "", folded)) and not is_particle
+        if is_first and not is_particle:
+            is_name = _begins_name(word, folded, title=title, is_sure=is_sure, is_known=is_known)
+        else:
+            is_name = is_particle or not is_known or is_name_word(folded) or len(word.strip(".")) == 1
+        if not is_name:
+            break
+        position = match.end()
+        if not is_particle:
+            is_first, end = False, match.end(1)
+            if "," in match[2]:
+                break
+    if is_first and is_sure and text[start:position].istitle():
+        return len(text[:position].rstrip(" .,"))  # ``Dr. Van``: nothing but a name's small words
+    return end
+
+
+def _begins_name(word: str, folded: str, *, title: str, is_sure: bool, is_known: bool) -> bool:
+    """Whether the first word behind a title is a name; ``MR`` and ``DR`` are modalities as well."""
+    if ":" in title and word.isupper() and len(word) <= _MAX_INITIALS:
+        return True
+    if not is_known:
+        return is_sure or not word.islower()
+    bare = title.strip(" .:,_=-")
+    if bare in _MODALITIES and "." not in title:
+        return is_likely_name(folded) and not word.islower()
+    if is_name_word(folded) and not word.islower():
+        return is_sure or folded not in name_words("clinical") or word.istitle()
+    return is_sure and word.istitle() and len(bare) > 1 and folded not in _NO_NAMES
+
+
+def _institution(text: str, start: int, end: int) -> tuple[int, int]:
+    """The name of the institution around the word for its kind; that word alone where nothing belongs to it."""
+    begin, offset = start, max(0, start - 80)
+    for match in reversed(list(_NAME_WORD.finditer(text, offset, start))):
+        between = text[match.end() : begin]
+        if between.strip(" .-'\u2019&") or "\n" in between:
+            break
+        bare = re.sub(r"[^\w]", "", plain(match[0]))
+        if is_clinical(bare) and bare not in patterns.INSTITUTION_WORDS and not is_likely_name(bare):
+            break
+        begin = match.start()
+    while begin < start and (first := _TOKEN.match(text, begin)) and plain(first[0]) in patterns.SMALL_WORDS:
+        begin = first.end() + len(text[first.end() :]) - len(text[first.end() :].lstrip(" .'\u2019-"))
+    tail = patterns.INSTITUTION_TAIL.match(text, end)
+    if tail and not tail["name"].islower():
+        end = tail.end()
+    return min(begin, start), end
+
+
+def _is_beside(work: _Work, other: tuple[int, int], word: tuple[int, int]) -> bool:
+    """Whether ``other`` is the next word on the same line and either gone or, with ``word``, a full name."""
+    left, right = sorted((other, word))
+    if work.text[left[1] : right[0]].strip(" ,.^-'\u2019") or "\n" in work.text[left[1] : right[0]]:
+        return False
+    text = work.text[other[0] : other[1]]
+    if work.is_gone(*other):
+        return text[:1].isalpha()
+    both = {plain(text), plain(work.text[word[0] : word[1]])}
+    is_title = all(part.istitle() for part in (text, work.text[word[0] : word[1]]))
+    return is_title and all(map(is_name_word, both)) and not both.isdisjoint(name_words("given"))
+
+
+def _tidy(text: str) -> str:
+    """The text with its holes closed: no separators without words between them, one blank, no blank lines added."""
+    lines = []
+    for line in re.split(r"(\r\n|\r|\n|\f)", text):
+        if "\0" not in line:
+            lines.append(line)
+            continue
+        closed = re.sub(r"[\s,;:/^_&+=@#*|~(\[<{\"'\u2019-]*\0[\0\s,;:/^_&+=@#*|~)\]>}\"'\u2019-]*", "\0", line)
+        closed = re.sub(r"\0+(?=[.!?;,])", "", closed)
+        closed = re.sub(r"\0+", " ", closed)
+        lines.append(re.sub(r"[ \t]{2,}", " ", closed).strip(" \t,;:/^_-"))
+    return "".join(lines).strip()
