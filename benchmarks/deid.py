@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import resource
 import shutil
 import statistics
@@ -41,6 +40,7 @@ from imaging_pipeline_tests.deid.planted.judge import Verdict, judge
 from imaging_pipeline_tests.deid.planted.patients import Patient, anyone
 from imaging_pipeline_tests.deid.planted.plants import Planted
 from imaging_pipeline_tests.deid.planted.search import quietly
+from imaging_pipeline_tests.deid.validity import errors_of
 
 PEERS = ("dicognito", "deid", "deid_strip", "dicom_anonymizer")
 HEADER_FILES = 200
@@ -217,13 +217,6 @@ def _broken_intervals(verdict: Verdict) -> int:
     moves = sorted(days for days in verdict.moved.values() if days is not None)
     usual = moves[len(moves) // 2] if moves else 0
     return sum(days is None or days == 0 or abs(days - usual) > 1 for days in verdict.moved.values())
-
-
-def errors_of(path: Path) -> set[str]:
-    """What dciodvfy calls an error in a file, without the values it quotes."""
-    done = subprocess.run(["dciodvfy", str(path)], check=False, capture_output=True, text=True, errors="replace")
-    lines = (line for line in (done.stderr + done.stdout).splitlines() if line.startswith("Error"))
-    return {re.sub(r"<[^<>]*>|\[[^\]]*\]|\d+", "", line) if "=" not in line else line for line in lines}
 
 
 def new_errors(source: Path, target: Path) -> dict[str, float]:

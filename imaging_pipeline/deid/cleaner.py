@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from pydicom.datadict import dictionary_keyword, dictionary_VR
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -34,7 +34,7 @@ from imaging_pipeline.deid.rules import (
     Action,
     Decision,
     Rules,
-    is_known,
+    known_keyword,
     vr_matches,
 )
 from imaging_pipeline.deid.screen import DUMMY_TEXT, TEXT_VRS, Index
@@ -46,6 +46,7 @@ CONTENT_SEQUENCES: Final = frozenset(
      "SpecimenDescriptionContentItemSequence", "SpecimenLocalizationContentItemSequence"}
 )  # fmt: skip
 """Sequences of content items (PS3.3 10.2, C.17.3)."""
+_ACTIONS: Final = {str(action): action for action in Action}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Cleaner:
         """Number of source elements by action."""
         found: Counter[Action] = Counter()
         for name, number in self.attribute_actions.items():
-            found[Action(name[-1])] += number
+            found[_ACTIONS[name[-1]]] += number
         return found
 
     def clean(self, ds: Dataset) -> Dataset:
@@ -138,7 +139,8 @@ class Cleaner:
     def _data_set(self, ds: Dataset, place: _Place) -> Dataset:
         if place.depth > MAX_DEPTH:
             raise PoisonInput(Reason.NOT_DEIDENTIFIABLE, f"sequences nest deeper than {MAX_DEPTH}")
-        out = Dataset()
+        fields: dict[BaseTag, DataElement | RawDataElement] = {}
+        out = Dataset(fields)
         blocks: dict[BaseTag, bool] = {}
         for tag in sorted(ds.keys(), key=int):
             is_private = bool(tag >> 16 & 1)
@@ -147,10 +149,14 @@ class Cleaner:
                 continue
             action, made = self._private(ds, tag, place) if is_private else self._element(ds, tag, place)
             self.count(f"{place.path}{tag:08X}", action)
-            if made is not None:
+            if made is None:
+                continue
+            if is_private or made.VR == "SQ":
                 out[tag] = made
-                if is_private:
-                    blocks[private.creator_tag(tag)] = True
+            else:
+                fields[made.tag] = made  # as `out[tag]` does, which takes longer
+            if is_private:
+                blocks[private.creator_tag(tag)] = True
         for tag, is_used in blocks.items():
             self._removed(ds, tag, f"{place.path}{tag:08X}", Action.KEEP if is_used else Action.REMOVE)
             if is_used:
@@ -182,7 +188,7 @@ class Cleaner:
     def _sequence(self, tag: BaseTag, decoded: DataElement, place: _Place) -> tuple[Action, DataElement | None]:
         decision = self._rules.decide(tag, place.sequence)
         action, items, path = decision.action, list(decoded.value or ()), f"{place.path}{tag:08X}"
-        if action not in (Action.KEEP, Action.UID, Action.CLEAN) or not vr_matches(tag, "SQ"):
+        if action not in (Action.KEEP, Action.UID, Action.CLEAN) or not vr_matches(int(tag), "SQ"):
             action = Action.EMPTY if action is Action.EMPTY else Action.REMOVE
             self._removed_items(items, path)
             return action, empty(tag) if action is Action.EMPTY else None
@@ -194,7 +200,7 @@ class Cleaner:
 
     def _items(self, tag: BaseTag, items: list[Dataset], place: _Place, decision: Decision) -> list[Dataset]:
         """The items that may stay, cleaned; a sequence kept for its type alone holds no code of its own."""
-        is_content = is_known(tag) and dictionary_keyword(tag) in CONTENT_SEQUENCES
+        is_content = known_keyword(int(tag)) in CONTENT_SEQUENCES
         is_kept_for_type = decision.action is Action.CLEAN and not decision.option
         kept = []
         for item in items:
@@ -221,7 +227,7 @@ class Cleaner:
     def _single(
         self, ds: Dataset, tag: BaseTag, decoded: DataElement | None, place: _Place
     ) -> tuple[Action, DataElement | None]:
-        keyword = dictionary_keyword(tag) if is_known(tag) else ""
+        keyword = known_keyword(int(tag))
         replaced = self._replaced(tag, keyword, place)
         if replaced is not None:
             return replaced
@@ -232,7 +238,7 @@ class Cleaner:
             return Action.REMOVE, None
         if decision.action is Action.DUMMY:
             return self._dummy(ds, tag, keyword, values(decoded), place.depth)
-        if not vr_matches(tag, decoded.VR) or (place.depth and keyword in PIXEL_KEYWORDS):
+        if not vr_matches(int(tag), decoded.VR) or (place.depth and keyword in PIXEL_KEYWORDS):
             return Action.REMOVE, None  # only the object's own pixels have been reviewed
         return self._fitting(ds, decoded, keyword, decision, place)
 

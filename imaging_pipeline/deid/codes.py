@@ -19,8 +19,9 @@ _UNIT: Final = (
     r"(?:(?:[YZEPTGMkhdcmunpfazy]|da)?(?:m|s|g|L|l|V|A|Hz|Pa|W|J|N|K|F|Ohm|S|Wb|T|H|Bq|Gy|Sv|mol|cd|lm|lx|eq|osm|bar|cal|rad"
     r"|eV|B|m\[Hg\]|m\[H2O\])|Cel|deg|min|h|d|wk|mo|a|%|1|10\*-?\d{1,2})(?:-?\d)?"
 )
-_UCUM: Final = re.compile(rf"/?{_UNIT}(?:[./]{_UNIT}){{0,4}}")
-"""Units of measurement built from prefixes and units of the UCUM; annotations in braces could hold any text."""
+_UCUM: Final = re.compile(rf"(?:{{SUV(?:bw|lbm|bsa|ibw)}})?/?{_UNIT}(?:[./]{_UNIT}){{0,4}}")
+"""Units of measurement built from prefixes and units of the UCUM. Annotations in braces could hold any text, so only
+those of standardized uptake values (PS3.16 CID 85) stay."""
 _SNOMED_RT: Final = frozenset({"SRT", "SNM3", "99SDM"})
 
 

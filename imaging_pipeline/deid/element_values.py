@@ -45,6 +45,7 @@ LEGAL_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 _LETTERS: Final = re.compile(rb"[A-Za-z]{8,}")
 _WIDE_LETTERS: Final = re.compile(rb"(?:[A-Za-z]\0){8,}|(?:\0[A-Za-z]){8,}")
+_MIN_LETTERS: Final = 8
 _DECIMAL: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER: Final = re.compile(r"[+-]?\d{1,12}", re.ASCII)
 _AGE: Final = re.compile(r"(\d{3})([DWMY])", re.ASCII)
@@ -92,7 +93,9 @@ def fitted(text: str, vr: str) -> str:
     if vr in _ONE_LINE_VRS:
         text = " ".join(text.split())
         text = text.replace("\\", " ")
-    text = "".join(char for char in text if char.isprintable() or char in "\r\n\t\f").strip()
+    if not text.isprintable():
+        text = "".join(char for char in text if char.isprintable() or char in "\r\n\t\f")
+    text = text.strip()
     limit = _MAX_LENGTH.get(vr)
     if limit is None or len(text) <= limit:
         return text
@@ -116,10 +119,18 @@ def most_values(tag: int) -> int | None:
 
 
 def hides_text(content: bytes) -> bool:
-    """Whether numbers spell a text: eight letters in a row, as bytes or UTF-16, that are no ramp."""
-    runs = [match[0] for match in _LETTERS.finditer(content)]
+    """Whether numbers spell a text: eight letters in a row, as bytes or UTF-16, that are no ramp.
+
+    A palette of 8 bits written in 16 has each byte twice, so a run of pairs counts half.
+    """
+    runs = [_once(match[0]) for match in _LETTERS.finditer(content)]
     runs += [match[0].replace(b"\0", b"") for match in _WIDE_LETTERS.finditer(content)]
-    return any(list(run) not in (sorted(run), sorted(run, reverse=True)) for run in runs)
+    return any(len(run) >= _MIN_LETTERS and list(run) not in (sorted(run), sorted(run, reverse=True)) for run in runs)
+
+
+def _once(run: bytes) -> bytes:
+    """Each letter once where every one stands twice; else the run as it is."""
+    return run[::2] if run[::2] == run[1::2] else run
 
 
 def filled(tag: BaseTag, vr: str, texts: list[str]) -> DataElement:

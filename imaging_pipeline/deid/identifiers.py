@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydicom.datadict import dictionary_keyword, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
@@ -19,7 +19,7 @@ from pydicom.tag import BaseTag
 
 from imaging_pipeline.deid.dates import raw_date
 from imaging_pipeline.deid.pseudonyms import is_standard_uid
-from imaging_pipeline.deid.reading import MAX_DEPTH, element, file_meta, values
+from imaging_pipeline.deid.reading import MAX_DEPTH, element, file_meta, plain_texts, values
 from imaging_pipeline.deid.rules import is_known
 from imaging_pipeline.deid.screen_bytes import MIN_DIGITS
 from imaging_pipeline.deid.table import load_table
@@ -37,13 +37,15 @@ MIN_TEXT: Final = 3
 
 DIGITS: Final = re.compile(r"[0-9]{5,}")
 WORD: Final = re.compile(r"[^\W_]+")
-_READ_AS_TEXT: Final = TEXT_VRS | {"PN", "UI", "DA", "DT"}
+_IDENTIFYING_VRS: Final = frozenset({"PN", "UI", "DA", "DT"})
+"""Representations whose values identify whatever the attribute is."""
 _SIZES: Final = {
     "US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "UV": 8, "SV": 8, "AT": 4,
     "OB": 1, "OW": 1, "OF": 4, "OD": 8, "OL": 4, "OV": 8,
 }  # fmt: skip
-_PLAIN_VRS: Final = frozenset({"AS", "CS", "DS", "IS", "TM"})
+_PLAIN_VRS: Final = TEXT_VRS | {"AS", "CS", "DS", "IS", "TM"}
 _IDENTIFYING: Final = re.compile(r"(Number|IDs?|Identifier|Name|Address|Telephone\w*|Title)$")
+_DAYS: Final = frozenset({"DA", "DT"})
 _DEVICE: Final = re.compile(r"Manufacturer|Model|Version|Scheme|Equipment|Algorithm|Device")
 _UMLAUTS: Final = (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("å", "aa"), ("ø", "oe"), ("æ", "ae"))
 
@@ -58,12 +60,37 @@ class Kind(enum.StrEnum):
     DATE = "DATE"
 
 
-@dataclass(frozen=True, slots=True)
-class Identifier:
+class Identifier(NamedTuple):
     """One value of the source that must not survive; its representation does not show it."""
 
     kind: Kind
-    text: str = field(repr=False)
+    text: str
+
+    def __repr__(self) -> str:
+        return f"Identifier(kind={self.kind!r})"
+
+
+class Found(NamedTuple):
+    """One element of an object.
+
+    Attributes:
+        path: tags of the sequences it is in, with numbers of items, and its own.
+        holder: data set it is in.
+        content: its bytes as they were read; empty when it had been decoded before.
+        vr: its VR; empty when neither the object nor the dictionary says it.
+        texts: its values, where they were asked for and are no bytes.
+        decoded: the element, where its texts alone do not say everything.
+        is_read: whether its bytes are a value of its VR.
+    """
+
+    path: str
+    holder: Dataset
+    tag: BaseTag
+    content: bytes
+    vr: str
+    texts: list[str]
+    decoded: DataElement | None = None
+    is_read: bool = True
 
 
 @lru_cache(maxsize=4096)
@@ -83,20 +110,21 @@ def identifiers_of(ds: Dataset) -> frozenset[Identifier]:
     return frozenset(
         found
         for source in sources
-        for _, _, tag, raw, decoded in elements_of(source, _READ_AS_TEXT)
-        if isinstance(decoded, DataElement)
-        for found in _of_element(tag, raw, decoded)
+        for elem in elements_of(source, _may_identify)
+        if elem.texts or elem.decoded is not None
+        for found in _of_element(elem)
     )
 
 
-def elements_of(
-    ds: Dataset, vrs: frozenset[str], path: str = "", depth: int = 0
-) -> Iterator[tuple[str, Dataset, BaseTag, bytes, DataElement | RawDataElement | None]]:
-    """Every element at every depth, decoded only where its value may be of one of ``vrs``; in no particular order.
+def elements_of(ds: Dataset, is_asked: Callable[[str, int], bool], path: str = "", depth: int = 0) -> Iterator[Found]:
+    """Every element at every depth, its values decoded only where they are asked for; in no particular order.
 
-    Yields:
-        Path, data set it is in, tag, raw bytes, and the element: decoded, or as it was read when it is of another VR,
-        or None when its bytes are not a value of its VR.
+    Args:
+        ds: what to walk through.
+        is_asked: whether the values of an attribute are asked for, by the VR the object gives it (empty in implicit VR)
+            and its tag. Sequences are always walked through.
+        path: where ``ds`` is, with a dot behind it.
+        depth: number of sequences ``ds`` is in.
 
     Raises:
         PoisonInput: NOT_DEIDENTIFIABLE when sequences nest deeper than `MAX_DEPTH`.
@@ -106,29 +134,34 @@ def elements_of(
     for tag, raw in list(ds.items()):
         here, content = f"{path}{tag:08X}", b""
         if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes):
-            content = raw.value
-            if _is_of_no_interest(raw, content, vrs):
-                yield here, ds, tag, content, raw
+            content, number, claimed = raw.value, int(tag), raw.VR or ""
+            vr = claimed or _reading(number).vr
+            if is_asked(claimed, number):
+                texts = plain_texts(vr, content)
+                if texts is not None:
+                    yield Found(here, ds, tag, content, vr, texts)
+                    continue
+            elif _is_sound(vr, content):
+                yield Found(here, ds, tag, content, claimed, [])
                 continue
         decoded = element(ds, tag)
-        yield here, ds, tag, content, decoded
-        if decoded is not None and decoded.VR == "SQ":
-            for number, item in enumerate(decoded.value or ()):
-                yield from elements_of(item, vrs, f"{here}[{number}].", depth + 1)
+        if decoded is None:
+            yield Found(here, ds, tag, content, "", [], is_read=False)
+            continue
+        yield Found(here, ds, tag, content, decoded.VR, values(decoded), decoded)
+        if decoded.VR == "SQ":
+            for position, item in enumerate(decoded.value or ()):
+                yield from elements_of(item, is_asked, f"{here}[{position}].", depth + 1)
 
 
-def _is_of_no_interest(raw: RawDataElement, content: bytes, vrs: frozenset[str]) -> bool:
-    """Whether an element is sound and of a VR that is not asked for, by its own word and by the dictionary's."""
-    vr, expected = raw.VR or "", _reading(raw.tag).vr
-    if vr in vrs or expected in vrs or (vr == "" and expected == "SQ"):
-        return False
-    vr = vr or expected
+def _is_sound(vr: str, content: bytes) -> bool:
+    """Whether an element that is not asked for need not be decoded: it is no sequence, and a value of its VR."""
     size = _SIZES.get(vr, 0)
     return (size > 0 and len(content) % size == 0) or vr in _PLAIN_VRS
 
 
 @lru_cache(maxsize=8192)
-def keyword_of(tag: BaseTag) -> str:
+def keyword_of(tag: int) -> str:
     """The keyword of a standard attribute or of one of the file meta group; empty otherwise."""
     return dictionary_keyword(tag) if is_known(tag) or tag >> 16 == 0x0002 else ""
 
@@ -142,34 +175,48 @@ class _Reading:
 
 
 @lru_cache(maxsize=8192)
-def _reading(tag: BaseTag) -> _Reading:
+def _reading(tag: int) -> _Reading:
     row, keyword = load_table().row(tag), keyword_of(tag)
     is_named = (
         bool(_IDENTIFYING.search(keyword)) and not _DEVICE.search(keyword) and keyword != "ImplementationVersionName"
     )
     return _Reading(
         vr=dictionary_VR(tag) if is_known(tag) else "",
-        is_identifying=not tag.is_private and (is_named if row is None else "clean_descriptors" not in row.options),
+        is_identifying=not tag >> 16 & 1 and (is_named if row is None else "clean_descriptors" not in row.options),
     )
 
 
-def _of_element(tag: BaseTag, raw: bytes, decoded: DataElement) -> Iterator[Identifier]:
-    """Identifiers in one element, whose VR may be another than the dictionary's: it then counts as both."""
+def expected_vr(tag: int) -> str:
+    """The VR of the dictionary, with all that may be (``US or SS``); empty for what is no attribute of a data set."""
+    return _reading(tag).vr
+
+
+@lru_cache(maxsize=8192)
+def _may_identify(vr: str, tag: int) -> bool:
+    """Whether an attribute may hold identifiers, by the VR it is said to have and by that of the dictionary."""
     reading = _reading(tag)
-    vrs = {decoded.VR, reading.vr}
-    if not vrs & _READ_AS_TEXT:
-        return
-    texts = values(decoded)
-    if isinstance(decoded.value, bytes):
-        texts = [decoded.value.decode("latin-1").strip(" \0")]
-    if "PN" in vrs:
-        yield from _of_names(raw, texts)
-    if "UI" in vrs:
-        yield from (Identifier(Kind.UID, text) for text in texts if text and not is_standard_uid(text))
-    if vrs & {"DA", "DT"}:
-        days = (raw_date(text) for text in texts)
-        yield from (Identifier(Kind.DATE, day) for day in days if day and day.strip("0"))
-    if vrs & TEXT_VRS and reading.is_identifying:
+    vrs = {vr, reading.vr}
+    return bool(vrs & _IDENTIFYING_VRS) or (reading.is_identifying and bool(vrs & TEXT_VRS))
+
+
+def _of_element(elem: Found) -> Iterator[Identifier]:
+    """Identifiers in one element, whose VR may be another than the dictionary's: it then counts as both."""
+    reading = _reading(int(elem.tag))
+    vr, expected, texts = elem.vr, reading.vr, elem.texts
+    if elem.decoded is not None and isinstance(elem.decoded.value, bytes):
+        texts = [elem.decoded.value.decode("latin-1").strip(" \0")]
+    if "PN" in (vr, expected):
+        yield from _of_names(elem.content, texts)
+    if "UI" in (vr, expected):
+        for text in texts:
+            if text and not is_standard_uid(text):
+                yield Identifier(Kind.UID, text)
+    if vr in _DAYS or expected in _DAYS:
+        for text in texts:
+            day = raw_date(text)
+            if day and day.strip("0"):
+                yield Identifier(Kind.DATE, day)
+    if reading.is_identifying and (vr in TEXT_VRS or expected in TEXT_VRS):
         yield from _of_texts(texts)
 
 

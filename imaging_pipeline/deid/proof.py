@@ -44,10 +44,11 @@ _WRITTEN_TEXTS: Final = (
 class Proof:
     """Proves the written objects of one profile."""
 
-    __slots__ = ("_profile", "_texts", "_words")
+    __slots__ = ("_keeps_private", "_profile", "_texts", "_words")
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
+        self._keeps_private = SAFE_PRIVATE in profile.options
         cleans_all = not profile.options.isdisjoint((DESCRIPTORS, SAFE_PRIVATE))
         self._texts = None if cleans_all else _WRITTEN_TEXTS | _released_texts(profile)
         terms = {term for values_of in profile.essential.values() for term in values_of}
@@ -85,15 +86,15 @@ class Proof:
             texts=self._texts,
             harmless=self._words | _words(meanings),
             keeps_uids=UIDS in self._profile.options,
-            is_allowed=partial(self._is_allowed, rules),
+            is_allowed=partial(self._is_allowed, rules) if self._keeps_private else screen.is_standard,
         )
         if found:
             raise PoisonInput(Reason.RESIDUAL_IDENTIFIER, f"{len(found)} finding(s): {', '.join(found[:8])}")
 
     def _is_allowed(self, rules: Rules, holder: Dataset, tag: BaseTag) -> bool:
-        """Whether an element may be in a released object: a standard one, or private and safe under the option."""
-        if not tag.is_private or SAFE_PRIVATE not in self._profile.options:
-            return is_known(tag)
+        """Whether an element may be in a released object under the option for private ones: a standard one, or safe."""
+        if not tag.is_private:
+            return is_known(int(tag))
         if private.is_creator(tag):
             return True
         found = private.identify(holder, tag)

@@ -36,6 +36,7 @@ _STRUCTS: Final = {
 }  # fmt: skip
 _LONG_TEXTS: Final = frozenset({"ST", "LT", "UT", "UR"})
 _PLAIN_TEXTS: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UC", "UI"}) | _LONG_TEXTS
+_PADDING: Final = " \0\t\r\n"
 _UNDEFINED: Final = 0xFFFFFFFF
 _TEXTS: Final = frozenset({"LO", "SH", "ST", "LT", "UC", "UT", "PN"})
 
@@ -137,7 +138,7 @@ def element(ds: Dataset, tag: BaseTag) -> DataElement | None:
 def _plain(raw: RawDataElement) -> DataElement | None:
     """The element when its value needs neither a character set nor pydicom's care, or None."""
     tag, content = raw.tag, raw.value
-    vr = raw.VR or (_vr(tag) if not tag.is_private else "")
+    vr = raw.VR or _vr(int(tag))
     if not isinstance(content, bytes) or raw.is_raw is not True:
         return None
     value: object
@@ -160,8 +161,26 @@ def _plain(raw: RawDataElement) -> DataElement | None:
     return DataElement(tag, vr, value, raw.value_tell, raw.length == _UNDEFINED, already_converted=True)
 
 
+def plain_texts(vr: str, content: bytes) -> list[str] | None:
+    """What `values` gives for an element with this value, or None when only `element` can say it.
+
+    Args:
+        vr: the VR the element has, by its own word or by the dictionary.
+        content: its value as it was read.
+    """
+    if not content.isascii() or b"\x1b" in content:
+        return None
+    if vr in _LONG_TEXTS:
+        text = content.decode("ascii").rstrip("\0")
+        return [text.strip(_PADDING)] if text else []
+    if vr in _PLAIN_TEXTS or (vr == "PN" and b"=" not in content):
+        text = content.decode("ascii").rstrip("\0 ")
+        return [part.strip(_PADDING) for part in text.split("\\")] if text else []
+    return None
+
+
 @lru_cache(maxsize=8192)
-def _vr(tag: BaseTag) -> str:
+def _vr(tag: int) -> str:
     """The VR of the dictionary where there is only one; empty otherwise."""
     return dictionary_VR(tag) if dictionary_has_tag(tag) and " or " not in dictionary_VR(tag) else ""
 
@@ -178,11 +197,11 @@ def values(decoded: DataElement | None) -> list[str]:
         return []
     value = decoded.value
     if isinstance(value, str):
-        return [value.strip(" \0\t\r\n")] if value else []
+        return [value.strip(_PADDING)] if value else []
     if isinstance(value, bytes) or decoded.is_empty:
         return []
     parts = value if decoded.VM > 1 else [value]
-    return [str(part).strip(" \0\t\r\n") for part in parts]
+    return [str(part).strip(_PADDING) for part in parts]
 
 
 def elements(
@@ -206,7 +225,9 @@ def elements(
 
 def is_ascii(ds: Dataset) -> bool:
     """Whether every text of a data set made here, at any depth, is ASCII, so that it needs no character set."""
-    for elem in ds:
+    for elem in ds.values():
+        if not isinstance(elem, DataElement):
+            return False  # not decoded, so not looked at
         if elem.VR == "SQ":
             if not all(is_ascii(item) for item in elem.value or ()):
                 return False

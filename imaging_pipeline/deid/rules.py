@@ -100,7 +100,7 @@ class Rules:
 
     def decide(self, tag: int, sequence: int = 0) -> Decision:
         """The action for ``tag`` and the reason for it."""
-        place = (tag, sequence)
+        place = (int(tag), int(sequence))
         decision = self._actions.get(place)
         if decision is None:
             decision = self._actions[place] = self._resolve(tag, sequence)
@@ -108,7 +108,7 @@ class Rules:
 
     def fallback(self, tag: int, sequence: int = 0) -> Action:
         """The action when nothing of a cleaned or kept value may stay: without any option or allow-list."""
-        place = (tag, sequence)
+        place = (int(tag), int(sequence))
         action = self._bases.get(place)
         if action is None:
             row = load_table().row(tag)
@@ -246,6 +246,11 @@ def _known(tag: int) -> tuple[str, frozenset[str]]:
     if not dictionary_has_tag(tag):
         return "", frozenset()
     return dictionary_keyword(tag), frozenset(dictionary_VR(tag).split(" or "))
+
+
+def known_keyword(tag: int) -> str:
+    """The keyword of an attribute of a data set; empty for all others."""
+    return _known(tag)[0] if is_known(tag) else ""
 
 
 @lru_cache(maxsize=8192)

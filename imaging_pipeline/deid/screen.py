@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from io import BytesIO
-from typing import Final, NamedTuple
+from typing import Final
 
 from pydicom import dcmread
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -22,21 +23,23 @@ from imaging_pipeline.deid.identifiers import (
     DIGITS,
     TEXT_VRS,
     WORD,
+    Found,
     Identifier,
     Kind,
     elements_of,
+    expected_vr,
     fold,
     identifiers_of,
     keyword_of,
 )
 from imaging_pipeline.deid.pseudonyms import is_standard_uid
-from imaging_pipeline.deid.reading import file_meta, values
+from imaging_pipeline.deid.reading import file_meta
 from imaging_pipeline.deid.rules import is_known
 from imaging_pipeline.deid.screen_bytes import MIN_DIGITS, Haystack, bare, inflated
 
 __all__ = [
-    "DUMMY_TEXT", "TEXT_VRS", "Identifier", "Index", "Kind", "fold", "identifiers_of", "prove", "residual",
-    "violations",
+    "DUMMY_TEXT", "TEXT_VRS", "Identifier", "Index", "Kind", "fold", "identifiers_of", "is_standard", "prove",
+    "residual", "violations",
 ]  # fmt: skip
 
 DUMMY_TEXT: Final = "DEIDENTIFIED"
@@ -45,6 +48,7 @@ MIN_COMPACT: Final = 6
 """Shortest identifier that is also found inside a longer word (``DOEJOHN1``)."""
 _SEARCHED_VRS: Final = TEXT_VRS | {"CS", "PN"}
 _READ_VRS: Final = _SEARCHED_VRS | {"DS", "IS", "UI", "DA", "DT", "SQ", "UN"}
+_JUDGED_VRS: Final = TEXT_VRS | {"PN", "UI", "UN"}
 _PIXEL_TAGS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
@@ -59,7 +63,7 @@ class Index:
         """Dates of the patient as ``YYYYMMDD``."""
         folded = {fold(found.text) for found in identifiers if found.kind is not Kind.UID} - {""}
         self._words = {text for text in folded if " " not in text}
-        self._words |= {bare(text) for text in self._words}
+        self._words |= {bare(text) for text in self._words if text[0] == "0"}
         self._phrases = tuple(f" {text} " for text in folded if " " in text)
         compact = {text.replace(" ", "") for text in folded}
         self._compact = tuple(text for text in compact if len(text) >= MIN_COMPACT and not text.isdigit())
@@ -111,6 +115,11 @@ class Index:
         return len(whole) >= MIN_DIGITS and bare(whole) in self._words
 
 
+def is_standard(_: Dataset, tag: BaseTag) -> bool:
+    """Whether an element is a standard one of a data set, so that it may be in a released object."""
+    return is_known(int(tag))
+
+
 def prove(
     output: bytes,
     identifiers: Iterable[Identifier],
@@ -119,7 +128,7 @@ def prove(
     texts: frozenset[str] | None,
     harmless: frozenset[str] = frozenset(),
     keeps_uids: bool = False,
-    is_allowed: Callable[[Dataset, BaseTag], bool] = lambda _, tag: is_known(tag),
+    is_allowed: Callable[[Dataset, BaseTag], bool] = is_standard,
 ) -> tuple[str, ...]:
     """What speaks against releasing a written object: `residual` and `violations` in one reading of it.
 
@@ -169,49 +178,40 @@ def violations(output: bytes, *, patient_id: str, texts: frozenset[str] | None) 
     Returns:
         Findings as ``path:RULE``, sorted.
     """
-    found = _Written(output).violations(patient_id, texts, lambda _, tag: is_known(tag), keeps_uids=False)
+    found = _Written(output).violations(patient_id, texts, is_standard, keeps_uids=False)
     return tuple(sorted(set(found)))
 
 
-class _Entry(NamedTuple):
-    """One element of a written object."""
-
-    path: str
-    holder: Dataset
-    tag: BaseTag
-    vr: str
-    texts: list[str]
-    is_read: bool
-    is_meta: bool
+@lru_cache(maxsize=8192)
+def _is_searched(vr: str, tag: int) -> bool:
+    """Whether the values of an attribute are judged, by the VR it is said to have or that of the dictionary."""
+    return vr in _READ_VRS or expected_vr(tag) in _READ_VRS
 
 
 class _Written:
     """A written object, read once: its elements with their texts, and its bytes outside the pixel data."""
 
-    __slots__ = ("_bytes", "_entries", "_has_preamble")
+    __slots__ = ("_body", "_bytes", "_has_preamble", "_meta")
 
     def __init__(self, output: bytes) -> None:
         ds = dcmread(BytesIO(output))
         self._has_preamble = any(output[:128])
-        self._entries: list[_Entry] = []
-        hidden = []
         outside = _outside_pixels(output, ds)
-        for is_meta, source in ((True, file_meta(ds)), (False, ds)):
-            for path, holder, tag, content, found in elements_of(source, _READ_VRS):
-                texts = values(found) if isinstance(found, DataElement) else []
-                vr = found.VR or "" if found is not None else ""
-                self._entries.append(_Entry(path, holder, tag, vr, texts, found is not None, is_meta))
-                if tag not in _PIXEL_TAGS:
-                    hidden.append(inflated(content))
-        self._bytes = b"\n".join((outside, *hidden))
+        self._meta = list(elements_of(file_meta(ds), _is_searched))
+        self._body = list(elements_of(ds, _is_searched))
+        hidden = (inflated(found.content) for found in self._all() if found.tag not in _PIXEL_TAGS)
+        self._bytes = b"\n\n".join((outside, *filter(None, hidden)))
+
+    def _all(self) -> Iterator[Found]:
+        yield from self._meta
+        yield from self._body
 
     def residual(self, identifiers: Iterable[Identifier], harmless: frozenset[str]) -> Iterator[str]:
-        days = {raw_date(text) for entry in self._entries if entry.vr in ("DA", "DT") for text in entry.texts}
+        days = {raw_date(text) for entry in self._all() if entry.vr in ("DA", "DT") for text in entry.texts}
         wanted = [
             found
             for found in identifiers
-            if not harmless.issuperset(fold(found.text).split())
-            and not (found.kind is Kind.DATE and found.text in days)
+            if not _is_made_of(harmless, fold(found.text)) and not (found.kind is Kind.DATE and found.text in days)
         ]
         haystack = Haystack(self._bytes)
         for found in wanted:
@@ -223,10 +223,10 @@ class _Written:
     def _in_values(self, identifiers: list[Identifier]) -> Iterator[str]:
         """Findings among the decoded values, where a word has true borders and short names can be told from chance."""
         index = Index(found for found in identifiers if found.kind is not Kind.DATE)
-        searched = [text for entry in self._entries if entry.vr in _SEARCHED_VRS for text in entry.texts]
+        searched = [text for entry in self._all() if entry.vr in _SEARCHED_VRS for text in entry.texts]
         is_clean = not index.in_text("\n".join(searched))  # most objects are: one look instead of one for each value
         uids = {found.text for found in identifiers if found.kind is Kind.UID}
-        for entry in self._entries:
+        for entry in self._all():
             if entry.vr in _SEARCHED_VRS:
                 if not is_clean and any(index.in_text(text) for text in entry.texts):
                     yield f"{entry.path}:TEXT"
@@ -246,26 +246,31 @@ class _Written:
     ) -> Iterator[str]:
         if self._has_preamble:
             yield "preamble:NOT_ZERO"
-        for entry in self._entries:
-            is_meta = entry.is_meta and entry.tag >> 16 == 0x0002 and not entry.tag.is_private
+        number_of_meta = len(self._meta)
+        for position, entry in enumerate(self._all()):
+            is_meta = position < number_of_meta and entry.tag >> 16 == 0x0002
             if entry.is_read and not is_meta and not is_allowed(entry.holder, entry.tag):
                 yield f"{entry.path}:UNKNOWN_OR_PRIVATE"
             elif rule := _violation(entry, patient_id, texts, keeps_uids=keeps_uids):
                 yield f"{entry.path}:{rule}"
 
 
-def _violation(entry: _Entry, patient_id: str, texts: frozenset[str] | None, *, keeps_uids: bool) -> str:
+def _is_made_of(words: frozenset[str], folded: str) -> bool:
+    return folded in words or ((" " in folded or not folded) and words.issuperset(folded.split()))
+
+
+def _violation(entry: Found, patient_id: str, texts: frozenset[str] | None, *, keeps_uids: bool) -> str:
     if not entry.is_read:
         return "UNREADABLE"
-    found = [text for text in entry.texts if text and text != DUMMY_TEXT]
+    found = [text for text in entry.texts if text and text != DUMMY_TEXT] if entry.vr in _JUDGED_VRS else []
     if not found:
         return ""
     if entry.vr == "PN" and any(text != patient_id for text in found):
         return "NAME"
     if entry.vr == "UI" and not keeps_uids and not all(_is_fit_uid(text) for text in found):
         return "UID"
-    if entry.vr in TEXT_VRS and texts is not None and not entry.tag.is_private and keyword_of(entry.tag) not in texts:
-        return "TEXT"
+    if entry.vr in TEXT_VRS and texts is not None and not entry.tag.is_private:
+        return "TEXT" if keyword_of(int(entry.tag)) not in texts else ""
     return "VR" if entry.vr == "UN" else ""
 
 

@@ -11,6 +11,7 @@ import html
 import re
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -31,20 +32,39 @@ _UNPRINTABLE: Final = bytes(byte for byte in range(256) if byte < 0x20 and byte 
 _MAX_UNPRINTABLE: Final = 0.1
 _BASE64_LETTERS: Final = bytes.maketrans(b"-_", b"+/")
 
-_WORDS: Final = re.compile(rb"[a-z0-9]{4,}")
 _NUMBERS: Final = re.compile(rb"(?<![0-9.])[0-9]{5,}(?![0-9]|\.[0-9])")
 _DAYS: Final = re.compile(rb"(?<![0-9])[0-9]{8,14}(?![0-9])")
+_MIN_UID: Final = 3
 _UIDS: Final = re.compile(rb"[0-9]+(?:\.[0-9]+)+")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-](?:[A-Za-z0-9+/_-]|\r?\n(?=[A-Za-z0-9+/_-]{4})){10,}={0,2}")
 _HEX: Final = re.compile(rb"(?:[0-9a-fA-F]{2}[ :-]?){6,}")
+_ESCAPED: Final = re.compile(rb"[%=][0-9a-fA-F]{2}")
 _PERCENT: Final = re.compile(rb"[\w.+-]*(?:[%=][0-9a-fA-F]{2}[\w.+-]*){2,}")
 _ENTITIES: Final = re.compile(rb"[\w ]*(?:&#x?[0-9a-fA-F]+;[\w ]*){2,}")
 _WIDE: Final = (
-    (re.compile(rb"(?:[\x20-\x7e]\x00){4,}"), 0, 2),
-    (re.compile(rb"(?:\x00[\x20-\x7e]){4,}"), 1, 2),
-    (re.compile(rb"(?:[\x20-\x7e]\x00{3}){4,}"), 0, 4),
-    (re.compile(rb"(?:\x00{3}[\x20-\x7e]){4,}"), 3, 4),
+    (b"A\0" * 4, re.compile(rb"(?:[\x20-\x7e]\x00){4,}"), 0, 2),
+    (b"\0A" * 4, re.compile(rb"(?:\x00[\x20-\x7e]){4,}"), 1, 2),
+    (b"A\0\0\0" * 4, re.compile(rb"(?:[\x20-\x7e]\x00{3}){4,}"), 0, 4),
+    (b"\0\0\0A" * 4, re.compile(rb"(?:\x00{3}[\x20-\x7e]){4,}"), 3, 4),
 )
+"""What a match has in it once every printable character is an ``A``; pattern, first letter and step."""
+
+
+def _only(allowed: bytes, instead: bytes) -> bytes:
+    """A table for `bytes.translate` that keeps some bytes and puts ``instead`` for all others."""
+    return bytes(byte if byte in allowed else instead[0] for byte in range(256))
+
+
+_ALNUM: Final = b"0123456789abcdefghijklmnopqrstuvwxyz"
+_UPPER: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_WORD_BYTES: Final = _only(_ALNUM, b" ")
+_NUMBER_BYTES: Final = _only(b"0123456789.", b" ")
+_BASE64_BYTES: Final = _only(_ALNUM + _UPPER + b"+/_-=\r\n", b" ")
+_HEX_BYTES: Final = _only(b"0123456789abcdefABCDEF :-", b"\0")
+_PRINTABLE: Final = bytes(ord("A") if 0x20 <= byte <= 0x7E else byte for byte in range(256))
+_MIN_BASE64: Final = 11
+_MIN_HEX: Final = 12
+_MAX_REMEMBERED: Final = 256
 
 
 def bare(word: str) -> str:
@@ -66,10 +86,21 @@ class Haystack:
     def __init__(self, data: bytes) -> None:
         self._data = b"\n".join((data, *_unwrapped(data, _MAX_LAYERS)))
         self._lowered = self._data.lower()
-        self._words = set(_WORDS.findall(self._lowered))
-        self._numbers = {bare(run.decode()) for run in _NUMBERS.findall(self._lowered)}
-        self._days = {digits[:8] for digits in _DAYS.findall(self._lowered)}
-        self._uids = set(_UIDS.findall(self._lowered))
+        self._words = set(self._lowered.translate(_WORD_BYTES).decode("ascii").split())
+        self._numbers: set[str] = set()
+        self._days: set[bytes] = set()
+        self._uids: set[bytes] = set()
+        for run in set(self._lowered.translate(_NUMBER_BYTES).split()):
+            if len(run) >= _MIN_UID:
+                self._add(run)
+
+    def _add(self, run: bytes) -> None:
+        """Note the UIDs, numbers and days in a run of digits and points."""
+        if b"." in run:
+            self._uids.update(_UIDS.findall(run))
+        if len(run) >= MIN_DIGITS:
+            self._numbers.update(bare(digits.decode()) for digits in _NUMBERS.findall(run))
+            self._days.update(digits[:8] for digits in _DAYS.findall(run))
 
     def has_uid(self, text: str) -> bool:
         """Whether a UID stands there as a whole; what is no UID by its form is looked for as text."""
@@ -90,7 +121,7 @@ class Haystack:
         if len(folded.encode()) < MIN_LETTERS:  # a letter of most scripts weighs more than one of ours
             return False
         if folded.isascii() and folded.isalnum():
-            return folded.encode() in self._words
+            return folded in self._words
         if folded.isascii():
             return folded.encode() in self._lowered
         return any(needle in self._data for needle in _needles(text.strip()))
@@ -120,21 +151,41 @@ def _unwrapped(data: bytes, layers: int) -> Iterator[bytes]:
 
 
 def _decoded(data: bytes) -> Iterator[bytes]:
-    if b"\0" in data:
-        for pattern, first, step in _WIDE:
+    shape = data.translate(_PRINTABLE) if b"\0" in data else b""
+    for sign, pattern, first, step in _WIDE:
+        if sign in shape:
             yield from (match[0][first::step] for match in pattern.finditer(data))
-    for match in _BASE64.finditer(data):
-        if not match[0].isdigit():
-            yield from filter(_is_text, _from_base64(match[0]))
-    for match in _HEX.finditer(data):
+    for run in dict.fromkeys(data.translate(_BASE64_BYTES).split(b" ")):
+        if len(run) >= _MIN_BASE64:
+            yield from _texts_in(run)
+    for run in dict.fromkeys(data.translate(_HEX_BYTES).split(b"\0")):
+        if len(run) >= _MIN_HEX:
+            yield from _from_hex(run)
+    if len(_ESCAPED.findall(data)) > 1:
+        yield from (unquote_to_bytes(match[0].replace(b"=", b"%")) for match in _PERCENT.finditer(data))
+    if b"&#" in data:
+        yield from (html.unescape(match[0].decode("latin-1")).encode() for match in _ENTITIES.finditer(data))
+
+
+def _texts_in(run: bytes) -> Iterator[bytes]:
+    """Texts in a run of base64 characters and line ends; what every object holds is remembered."""
+    for match in _BASE64.finditer(run):
+        found = match[0]
+        if not found.isdigit():
+            yield from _remembered(found) if len(found) <= _MAX_REMEMBERED else filter(_is_text, _from_base64(found))
+
+
+@lru_cache(maxsize=4096)
+def _remembered(run: bytes) -> tuple[bytes, ...]:
+    return tuple(filter(_is_text, _from_base64(run)))
+
+
+def _from_hex(run: bytes) -> Iterator[bytes]:
+    for match in _HEX.finditer(run):
         digits = match[0].translate(None, b" :-")
         piece = binascii.unhexlify(digits[: len(digits) // 2 * 2])
         if _is_text(piece) and not piece.isdigit():
             yield piece
-    if b"%" in data or b"=" in data:
-        yield from (unquote_to_bytes(match[0].replace(b"=", b"%")) for match in _PERCENT.finditer(data))
-    if b"&#" in data:
-        yield from (html.unescape(match[0].decode("latin-1")).encode() for match in _ENTITIES.finditer(data))
 
 
 def _from_base64(run: bytes) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Final
@@ -31,9 +31,10 @@ _DECIMAL: Final = re.compile(r"(?<![\w.])\d{1,4}[.,]\d+(?![\w.])|(?<![\w.])0?\.\
 _QUANTITY: Final = re.compile(
     r"(?<![\w.])(\d{1,7})(?=\s*(?:ms|msec|µs|us|mm|cm|ml|mg|mAs|mA|kV|kVp|Hz|MHz|MBq|kBq|rad|cGy|mGy|HU|x\s*\d|\xd7)\b)"
 )
-_XRAY: Final = re.compile(r"\bX[- ]?Ray(?![^\W_])", re.IGNORECASE)
+_XRAY: Final = patterns.caseless(r"\bX[- ]?Ray(?![^\W_])")
 _NAME_WORD: Final = re.compile(rf"{patterns.NAME_PART}[.'\u2019]?s?")
 _NAME_STEP: Final = re.compile(rf"({patterns.NAME_PART}|[A-Z]\.?)([\s.,^-]{{0,2}})")
+_PRINTABLE: Final = re.compile(r"[ -~\r\n\t\f]*")
 _PLAIN: Final = re.compile(r"[A-Za-zÀ-ÿ ,/()_+:;^\r\n-]+")
 _SIGNALS: Final = patterns.words(
     "hospital clinic clinics university college institute institut klinik praxis spital clinique hopital "
@@ -91,9 +92,10 @@ class TextCleaner:
             return Cleaned("", Counter())
         if self._is_plain(text):
             return Cleaned(text.strip(), Counter())
-        if len(text) > MAX_TEXT or any(pattern.search(text) for pattern in patterns.STRUCTURED):
+        seen = patterns.Seen(text) if len(text) <= MAX_TEXT else None
+        if seen is None or any(form.spans(seen) for form in patterns.STRUCTURED):
             return Cleaned("", Counter({"STRUCTURED": 1}))
-        work = _Work(text)
+        work = _Work(seen)
         self._mark_forms(work)
         shifted = self._mark_dates(work)
         work.mark_all("IDENTIFIER", (span for span in self._index.spans(text) if not work.is_replaced(*span)))
@@ -101,6 +103,8 @@ class TextCleaner:
         self._mark_institutions(work)
         self._mark_unknown(work)
         self._mark_neighbours(work)
+        if not work.removed and not shifted:
+            return Cleaned(text.strip(), work.removed)
         result = work.result()
         if next(self._index.spans(result), None):
             return Cleaned("", work.removed + Counter({"IDENTIFIER": 1}))  # what was taken out stood between its parts
@@ -108,18 +112,18 @@ class TextCleaner:
 
     def _is_plain(self, text: str) -> bool:
         """Whether a text needs no further look: known words that are no names, and nothing that makes a form."""
-        if not _PLAIN.fullmatch(text) or patterns.INITIALS.search(text) or patterns.SPACED.search(text):
+        if not _PLAIN.fullmatch(text):
             return False
-        words = [plain(word) for word in _TOKEN.findall(text)]
-        if any(
-            not (is_clinical(word) or word in self._keep) or is_name_word(word) or word in _SIGNALS for word in words
-        ):
+        for word in map(plain, _TOKEN.findall(text)):
+            if not (is_clinical(word) or word in self._keep) or is_name_word(word) or word in _SIGNALS:
+                return False
+        if patterns.INITIALS.spans(patterns.Seen(text)) or patterns.SPACED.search(text):
             return False
         return next(self._index.spans(text), None) is None
 
     def _mark_forms(self, work: _Work) -> None:
-        for kind, pattern in patterns.PATTERNS:
-            work.mark_all(kind, (match.span() for match in pattern.finditer(work.text)))
+        for form in patterns.PATTERNS:
+            work.mark_all(form.kind, form.spans(work.seen))
 
     def _mark_dates(self, work: _Work) -> int:
         shifted = 0
@@ -133,32 +137,34 @@ class TextCleaner:
 
     def _mark_people(self, work: _Work) -> None:
         for pattern in (patterns.TITLE, patterns.ROLE, patterns.BY):
-            for match in pattern.finditer(work.text):
-                said = match[0].strip().casefold()
+            for match in pattern.finditer(work.seen.low):
+                title = work.text[slice(*match.span())]
+                said = title.strip().casefold()
                 is_sure = pattern is patterns.TITLE or said.endswith((":", "=", " by", " von", " par"))
-                end = _name_end(work.text, match.end(), title=match[0], is_sure=is_sure)
+                end = _name_end(work.text, match.end(), title=title, is_sure=is_sure)
                 if end > match.end():
                     work.mark("PERSON", match.start() if pattern is patterns.TITLE else match.end(), end)
-        for match in patterns.DEGREE.finditer(work.text):
+        for match in patterns.DEGREE.finditer(work.text) if patterns.DEGREE_END.search(work.seen.low) else ():
             words = [plain(word) for word in _TOKEN.findall(match[1])]
             if any(not is_clinical(word) or is_name_word(word) for word in words):
                 work.mark("PERSON", *match.span())
-        for match in (*patterns.ACTOR.finditer(work.text), *patterns.NAME_INITIAL.finditer(work.text)):
-            if is_name_word(plain(match[1])) and match[1][0].isupper():
+        for match in (*patterns.ACTOR.finditer(work.seen.low), *patterns.NAME_INITIAL.finditer(work.text)):
+            word = work.text[slice(*match.span(1))]
+            if word[0].isupper() and is_name_word(plain(word)):
                 work.mark("PERSON", *match.span(1))
-        for match in patterns.INITIALS.finditer(work.text):
-            work.mark("PERSON", *match.span())
+        work.mark_all("PERSON", patterns.INITIALS.spans(work.seen))
 
     def _mark_institutions(self, work: _Work) -> None:
-        for match in patterns.INSTITUTION.finditer(work.text):
+        for match in patterns.INSTITUTION.finditer(work.seen.low):
             start, end = _institution(work.text, *match.span())
             if (start, end) != match.span() or work.is_touched(start - 2, end + 2):
                 work.mark("INSTITUTION", start, end)
 
     def _mark_unknown(self, work: _Work) -> None:
-        kept = {match.span() for match in _DECIMAL.finditer(work.text)}
-        kept |= {match.span(1) for match in _QUANTITY.finditer(work.text)}
-        kept |= {match.span() for match in _XRAY.finditer(work.text)}
+        kept = {match.span() for match in _XRAY.finditer(work.seen.low)}
+        if work.seen.digits:
+            kept |= {match.span() for match in _DECIMAL.finditer(work.text)}
+            kept |= {match.span(1) for match in _QUANTITY.finditer(work.text)}
         for start, end in _tokens(work.text):
             if work.is_touched(start, end) or any(begin <= start and end <= stop for begin, stop in kept):
                 continue
@@ -191,11 +197,12 @@ class TextCleaner:
         tokens = list(_tokens(work.text))
         for position, (start, end) in enumerate(tokens):
             word = work.text[start:end]
-            if plain(word) in patterns.NAME_PARTICLES:
+            folded = plain(word)
+            if folded in patterns.NAME_PARTICLES:
                 self._mark_particle(work, tokens, position)
-            if work.is_touched(start, end) or not is_name_word(plain(word)) or word.islower():
+            if not is_name_word(folded) or word.islower() or work.is_touched(start, end):
                 continue
-            if not is_likely_name(plain(word)) and not self._ends_name(work, tokens, position):
+            if not is_likely_name(folded) and not self._ends_name(work, tokens, position):
                 continue
             for other in (position - 1, position + 1):
                 if 0 <= other < len(tokens) and _is_beside(work, tokens[other], (start, end)):
@@ -227,21 +234,22 @@ class TextCleaner:
 class _Work:
     """A text and which of its characters go or are replaced."""
 
-    __slots__ = ("_gone", "_instead", "removed", "text")
+    __slots__ = ("_gone", "_instead", "removed", "seen", "text")
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, seen: patterns.Seen) -> None:
+        self.seen = seen
+        self.text = seen.text
         self.removed: Counter[str] = Counter()
-        self._gone = bytearray(len(text))
+        self._gone = bytearray(len(seen.text))
         self._instead: dict[int, tuple[int, str]] = {}
 
-    def mark_all(self, kind: str, spans: Iterator[tuple[int, int]]) -> None:
+    def mark_all(self, kind: str, spans: Iterable[tuple[int, int]]) -> None:
         for start, end in spans:
             self.mark(kind, start, end)
 
     def mark(self, kind: str, start: int, end: int) -> None:
         """Take out; a replacement that was planned there falls away."""
-        if start >= end or all(self._gone[start:end]):
+        if start >= end or self.is_gone(start, end):
             return
         for begin in [begin for begin, (stop, _) in self._instead.items() if begin < end and stop > start]:
             stop, _ = self._instead.pop(begin)
@@ -254,32 +262,28 @@ class _Work:
 
     def is_touched(self, start: int, end: int) -> bool:
         """Whether any of it is gone or replaced."""
-        return any(self._gone[start:end]) or any(
-            begin < end and stop > start for begin, (stop, _) in self._instead.items()
-        )
+        if 1 in self._gone[start:end]:
+            return True
+        return any(begin < end and stop > start for begin, (stop, _) in self._instead.items())
 
     def is_replaced(self, start: int, end: int) -> bool:
         """Whether all of it is replaced."""
         return any(begin <= start and end <= stop for begin, (stop, _) in self._instead.items())
 
     def is_gone(self, start: int, end: int) -> bool:
-        return all(self._gone[start:end])
+        return 0 not in self._gone[start:end]
 
     def result(self) -> str:
-        out, position = [], 0
-        while position < len(self.text):
-            if position in self._instead:
-                end, instead = self._instead[position]
-                out.append(instead)
-                position = end
-                continue
-            out.append("\0" if self._gone[position] else self.text[position])
-            position += 1
-        return _tidy("".join(out))
+        left = ["\0" if is_gone else char for char, is_gone in zip(self.text, self._gone, strict=True)]
+        for start, (end, instead) in self._instead.items():
+            left[start:end] = [instead, *[""] * (end - start - 1)]
+        return _tidy("".join(left))
 
 
 def _visible(text: str) -> str:
     """The text composed, without characters that only hide something (zero width, direction, control)."""
+    if _PRINTABLE.fullmatch(text):
+        return text
     composed = unicodedata.normalize("NFC", text)
     return "".join(
         char

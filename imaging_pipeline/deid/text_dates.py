@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from typing import Final
 
 from imaging_pipeline.deid.dates import shift_date, shift_datetime, shift_time
+from imaging_pipeline.deid.text_patterns import caseless, lowered
 from imaging_pipeline.deid.vocabulary import plain
 
 _LANGUAGES: Final = (
@@ -73,7 +74,7 @@ _AFTER: Final = rf"(?:(?:\s*,)?\s*(?:\b(?:at|um|gegen|à|a|@)\s+|[T_-]\s*)?{_CLO
 
 _FLAGS: Final = re.IGNORECASE
 _PATTERNS: Final = tuple(
-    re.compile(pattern, _FLAGS)
+    (re.compile(pattern, _FLAGS), _MONTH in pattern or _ANY_MONTH in pattern)
     for pattern in (
         # 20210105, 20210105101530, 2021010510, with fraction and offset
         r"(?<![\d.,])(?P<y>(?:18|19|20)\d\d)(?P<m>0[1-9]|1[0-2])(?P<d>0[1-9]|[12]\d|3[01])"
@@ -124,16 +125,16 @@ _PATTERNS: Final = tuple(
         r"\b(?:[01]?\d|2[0-4])\s?Uhr\b|\b\d{4}\s?(?:hrs|hours|h)\b",
     )
 )
-
+"""Spellings in the order they are looked for, and whether a month's name is in all that one of them finds."""
 
 _WEEKDAY_FIRST: Final = re.compile(rf"^\s*(?:{_WEEKDAY}|{_DAY_ABBREVIATION})\b[.,]?\s*", _FLAGS)
-_GATE: Final = re.compile(
-    rf"\d\s?[-/.:_h]\s?[\dIVX]|(?:18|19|20)\d\d|\d\s?[ap]\.?m|\bUhr|\d{{4}}\s?h|\b{_WEEKDAY}\b"
-    rf"|\d\W*(?:\w\w\W|of\s|de\s)?{_MONTH}|{_ANY_MONTH}\W*\d|{_ORDINAL}\W+(?:of\W+)?{_ANY_MONTH}|{_ANY_MONTH}\W+"
-    rf"(?:the\W+)?{_ORDINAL}",
-    _FLAGS,
+_MONTH_NAME: Final = caseless(_ANY_MONTH)
+_GATE: Final = caseless(rf"\d\s?[-/.:_h]\s?[\dIVX]|(?:18|19|20)\d\d|\d\s?[ap]\.?m|\bUhr|\d{{4}}\s?h|\b{_WEEKDAY}\b")
+_MONTH_GATE: Final = caseless(
+    rf"\d\W*(?:\w\w\W|of\s|de\s)?{_ANY_MONTH}|{_ANY_MONTH}\W*\d|{_ORDINAL}\W+(?:of\W+)?{_ANY_MONTH}|{_ANY_MONTH}\W+"
+    rf"(?:the\W+)?{_ORDINAL}"
 )
-"""What every date or time has some of: a text without it has none."""
+"""What every date or time has some of, those with a month's name apart: a text without it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +158,15 @@ def moments(text: str, shift: timedelta | None, earliest: date, known: frozenset
         earliest: dates before it are taken out.
         known: dates of the patient as ``YYYYMMDD``.
     """
-    if not _GATE.search(text):
+    low = lowered(text)
+    has_month = _MONTH_NAME.search(low) is not None
+    if not _GATE.search(low) and not (has_month and _MONTH_GATE.search(low)):
         return
     taken = bytearray(len(text))
     found = []
     first_field = _order(text)
-    for pattern in _PATTERNS:
-        for match in pattern.finditer(text):
+    for pattern, needs_month in _PATTERNS:
+        for match in pattern.finditer(text) if has_month or not needs_month else ():
             start, end = match.span()
             if any(taken[start:end]):
                 continue
@@ -175,7 +178,7 @@ def moments(text: str, shift: timedelta | None, earliest: date, known: frozenset
     yield from sorted(found, key=lambda moment: moment.start)
 
 
-_CLOCK_PATTERN: Final = _PATTERNS[-4]
+_CLOCK_PATTERN: Final = _PATTERNS[-4][0]
 _NUMERIC: Final = re.compile(r"(?<!\d)(\d{1,2})([-/._])(\d{1,2})\2(?:\d{4}|\d\d)(?!\d)")
 
 

@@ -7,7 +7,7 @@ Kinds follow the identifiers of 45 CFR 164.514(b)(2) and the places PS3.15 E.3.9
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 
 def words(text: str) -> frozenset[str]:
@@ -133,113 +133,194 @@ INSTITUTION_WORDS: Final = words(
 _I: Final = re.IGNORECASE
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, _I)
+_CASED: Final = "(?-i:"
+_CAPITAL: Final = re.compile(r"\\.|\(\?P|[A-ZÀ-Þ]")
+_I_LETTERS: Final = str.maketrans({"\u0130": "i", "\u0131": "i", "\u017f": "s"})
+_DIGIT: Final = re.compile(r"\d")
+
+
+def lowered(text: str) -> str:
+    """``text`` in lower case, each character in its place, and what `re.IGNORECASE` takes for an ASCII letter as one.
+
+    >>> lowered("Dr. \u0130LSE")
+    'dr. ilse'
+    """
+    return text.lower() if text.isascii() else text.translate(_I_LETTERS).lower()
+
+
+def caseless(pattern: str) -> re.Pattern[str]:
+    """A pattern that finds in `lowered` text what it would find with `re.IGNORECASE` in the text, much faster.
+
+    It must not tell capitals from small letters anywhere, nor have a letter beyond Latin-1.
+    """
+    return re.compile(_CAPITAL.sub(lambda match: match[0].lower() if len(match[0]) == 1 else match[0], pattern))
+
+
+class Seen:
+    """A text as the patterns look at it.
+
+    Attributes:
+        text: as it is.
+        low: the same, `lowered`; places in one are places in the other.
+        digits: how many characters are digits.
+    """
+
+    __slots__ = ("digits", "low", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.low = lowered(text)
+        self.digits = len(_DIGIT.findall(text))
+
+
+class Form(NamedTuple):
+    """What identifies by its form, and what a text without it can be told by: few texts need most of the patterns.
+
+    Attributes:
+        kind: of identifier.
+        pattern: what to look for.
+        digits: no text with fewer digits has it.
+        parts: no text without one of them, in lower case, has it; empty where that cannot be said.
+        is_cased: it is looked for in the text as it is; otherwise in lower case.
+    """
+
+    kind: str
+    pattern: re.Pattern[str]
+    digits: int = 0
+    parts: tuple[str, ...] = ()
+    is_cased: bool = False
+
+    def spans(self, seen: Seen) -> list[tuple[int, int]]:
+        """Where it stands in a text."""
+        if seen.digits < self.digits or not self._has_part(seen.low):
+            return []
+        return [match.span() for match in self.pattern.finditer(seen.text if self.is_cased else seen.low)]
+
+    def _has_part(self, low: str) -> bool:
+        for part in self.parts:  # half the time of any()
+            if part in low:
+                return True
+        return not self.parts
+
+
+def _form(kind: str, pattern: str, digits: int = 0, parts: str = "") -> Form:
+    is_cased = _CASED in pattern
+    made = re.compile(pattern, _I) if is_cased else caseless(pattern)
+    return Form(kind, made, digits, tuple(parts.split()), is_cased)
 
 
 STRUCTURED: Final = tuple(
-    re.compile(pattern, flags)
-    for pattern, flags in (
-        (r"[{\[]\s*[\"'][^\"']*[\"']\s*[:,]", 0),  # JSON
-        (r"<\?xml|<!DOCTYPE|<!--|</\w+\s*>|<\w+(\s[^<>]*)?/>|<\w+(\s+[\w:-]+\s*=\s*[\"'])", _I),  # XML, HTML
+    Form("STRUCTURED", re.compile(pattern, flags), digits, tuple(parts.split()), is_cased=True)
+    for pattern, flags, digits, parts in (
+        (r"[{\[]\s*[\"'][^\"']*[\"']\s*[:,]", 0, 0, "{ ["),  # JSON
+        (r"<\?xml|<!DOCTYPE|<!--|</\w+\s*>|<\w+(\s[^<>]*)?/>|<\w+(\s+[\w:-]+\s*=\s*[\"'])", _I, 0, "<"),  # XML, HTML
         (r"(?<![A-Za-z0-9+/_=-])(?=[A-Za-z+/_-]*\d)(?=[a-z0-9+/_-]*[A-Z])"
-         r"(?=[A-Z0-9+/_-]*[a-z])[A-Za-z0-9+/_-]{32,}={0,2}(?![A-Za-z0-9+/=])", 0),
-        (r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{7,}={1,2}(?![A-Za-z0-9+/=])", 0),  # padded base64
-        (r"(?<![\w])(?=[0-9a-f]*\d)(?:[0-9a-f]{2}){8,}(?![\w])", _I),  # hex digits
-        (r"(?:\b[0-9a-f]{2}[ :-]){6,}[0-9a-f]{2}\b", _I),  # hex dump
-        (r"%[0-9A-F]{2}.*%[0-9A-F]{2}|&#x?[0-9A-F]+;|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|=[0-9A-F]{2}=[0-9A-F]{2}", _I),
-        (r"MSH\||PID\||\x0b|BEGIN:VCARD|-----BEGIN ", 0),  # HL7 version 2, vCard, PEM
+         r"(?=[A-Z0-9+/_-]*[a-z])[A-Za-z0-9+/_-]{32,}={0,2}(?![A-Za-z0-9+/=])", 0, 1, ""),
+        (r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{7,}={1,2}(?![A-Za-z0-9+/=])", 0, 0, "="),  # padded base64
+        (r"(?<![\w])(?=[0-9a-f]*\d)(?:[0-9a-f]{2}){8,}(?![\w])", _I, 1, ""),  # hex digits
+        (r"(?:\b[0-9a-f]{2}[ :-]){6,}[0-9a-f]{2}\b", _I, 0, ""),  # hex dump
+        (r"%[0-9A-F]{2}.*%[0-9A-F]{2}|&#x?[0-9A-F]+;|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|=[0-9A-F]{2}=[0-9A-F]{2}",
+         _I, 0, "% &# \\ ="),
+        (r"MSH\||PID\||\x0b|BEGIN:VCARD|-----BEGIN ", 0, 0, ""),  # HL7 version 2, vCard, PEM
     )
 )  # fmt: skip
 """Text that is an encoding of something else: removed whole."""
 
-SPACED: Final = _compiled(r"(?<!\w)[^\W\d_]([ ._*-]{1,2})[^\W\d_](?:\1[^\W\d_])+(?!\w)")
+SPACED: Final = re.compile(r"(?<!\w)[^\W\d_]([ ._*-]{1,2})[^\W\d_](?:\1[^\W\d_])+(?!\w)")
 """A word written with something between its letters."""
 
 PATTERNS: Final = (
-    ("IDENTIFIER", SPACED),
-    ("CONTACT", _compiled(r"(?<![\w:])(?:[0-9a-f]{1,4}:){4,}[0-9a-f]{1,4}(?![\w:])|(?<![\w:])[0-9a-f]{1,4}"
-                          r"(?::[0-9a-f]{1,4})*::[0-9a-f:]+")),
-    ("ADDRESS", _compiled(r"(?<![\w.])[-+]?\d{1,3}\.\d{4,}\s*[,;]\s*[-+]?\d{1,3}\.\d{4,}(?![\w.])")),
-    ("CONTACT", _compiled(r"\((?:x|ext\.?|dw)\s?\d{3,6}\)|\bext\.?\s?\d{2,6}\b|(?<![\w.])[2-9]\d\d\.\d{4}(?![\w.]"
-                          r"|\s*(?:mm|cm|ms|ml))")),
-    ("NUMBER", _compiled(r"\b(?=[A-Z0-9-]*\d)(?=[0-9-]*[A-Z])(?-i:[A-Z0-9]{3,5}(?:-[A-Z0-9]{3,5}){2,})\b|"
-                         r"(?<![\w.-])\d{4,}-\d(?![\w.-])")),
-    ("CONTACT", _compiled(r"\b(?:https?|ftps?|file|s3|sftp|smb|dicom|mailto|urn):[^\s<>\"]+|\bwww\.[^\s<>\"]+")),
-    ("CONTACT", _compiled(r"[\w.+%-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.[\w-]+)*")),
-    ("CONTACT", _compiled(r"(?<![\w.])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w.])|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b")),
-    ("CONTACT", _compiled(r"\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|org|net|edu|gov|de|fr|ch|at|uk|info|local"
-                          r"|lan)\b[\w/.?=&-]*")),
-    ("CONTACT", _compiled(r"(?:\b[a-z]:\\|\\\\|(?<![\w/])/(?:home|users|mnt|data|var|tmp|opt|net"
-                          r"|share)\b)[^\s\"<>|]*")),
-    ("NUMBER", _compiled(r"(?<![\d.])\d+(?:\.\d+){4,}(?![\d])")),
-    ("PERSON", _compiled(r"\b(?:DOB|D\.O\.B|born|birth\s?date|date\s+of\s+birth|geb(?:oren)?|Geburtsdatum|née?|DDN"
-                         r"|date\s+de\s+naissance)"
-                         r"\b[.:]?\s*(?:on|am|le|:)?\s*\(?[\d.,/ -]*\d(?:[\s.-]*[^\W\d_]{3,9}\.?[\s,.-]*\d{2,4})?\)?")),
-    ("NUMBER", _compiled(rf"\b(?:{_LABELLED}(?![^\W\d_]){_NUMBER_WORD}?|{_COUNTED}(?![^\W\d_])(?:{_NUMBER_WORD}"
-                         rf"|\s*[:#]))"
-                         rf"{_VALUE}(?<![.-])")),
-    ("NUMBER", _compiled(r"#\s?[A-Z]{0,4}\d{4,}[\w-]*")),
-    ("CONTACT", _compiled(rf"\b{_PHONE_LABEL}\b\.?[\s:#.-]*(?:nr|no|number"
-                          rf"|nummer)?[\s:#.-]*\+?[\d(][\d\s()/.-]{{2,}}\d")),
-    ("CONTACT", _compiled(r"(?<![\w.])(?:\+|00)\d{1,3}[\s./()-]*\d[\d\s()/.-]{5,}\d")),
-    ("CONTACT", _compiled(r"(?<![\w.])\(?\d{3,5}\)?[\s/.-]+\d{3,4}[\s.-]\d{3,5}(?![\w.])|"
-                          r"(?<![\w.])\(\d{2,5}\)\s*\d[\d\s-]{4,}\d")),
-    ("CONTACT", _compiled(r"(?<![\w.])0\d(?:[\s.]\d\d){4}(?!\d)|(?<![\w.])\d{3}-\d{4}(?![\w-])")),
-    ("NUMBER", _compiled(r"(?<![\w.])\d{3}[- ]\d{2}[- ]\d{4}(?![\w.])|(?<![\w.])\d(?:[\s-]\d{2,4}){3,}(?![\w.])")),
-    ("NUMBER", _compiled(r"(?<![\w.,/-])\d{3,4} \d{3,4}(?![\w.,/-])(?!\s*(?:mm|cm|ms|ml|mg|x\b|Hz|HU))")),
-    ("ADDRESS", _compiled(rf"\b\d{{1,5}}[a-z]?,?\s+(?:[^\W\d_][\w.'\u2019-]*\s+){{1,4}}?{_STREET}\b")),
-    ("ADDRESS", _compiled(rf"\b\d{{1,5}}[a-z]?,?\s+(?:(?-i:[A-ZÀ-Þ])[\w.'\u2019-]*\s+){{1,4}}?{_STREET_SHORT}\b\.?")),
-    ("ADDRESS", _compiled(rf"(?:{_STREET_DE})\s*\d{{1,4}}\s?[a-z]?\b")),
-    ("ADDRESS", _compiled(rf"\b(?:(?:\d{{1,4}}\s?(?:bis|ter)?,?\s+)?{_STREET_FR}|\d{{1,4}}\s?(?:bis"
-                          rf"|ter)?,?\s+{_STREET_FR_COUNTED})"
-                          rf"\s+(?:d[eu]s?\s+|de\s+la\s+|de\s+l['\u2019]\s*)?{NAME_PART}(?:\s+\d{{1,4}}\b)?")),
-    ("ADDRESS", _compiled(rf"\b(?:lives?|living|resid(?:es?|ing|ent)|wohnt|wohnhaft|native|born|habite|domicilié"
-                          rf"|domiciliée|demeurant)\s+"
-                          rf"(?:in|at|of|à|au)\s+{NAME_PART}(?:[\s-]+(?-i:[A-ZÀ-Þ])[^\W\d_]+)?")),
-    ("ADDRESS", _compiled(rf"(?-i:\b[A-ZÀ-Þ]){NAME_PART},\s*(?-i:UK|USA|U\.S\.A?|Germany|France|Austria"
-                          rf"|Switzerland|England|Scotland|Ireland|"
-                          rf"Canada|Deutschland|Österreich|Schweiz|Suisse|Belgique|Belgium|[A-Z]{{2}} \d{{5}})"
-                          rf"(?!\w)\.?")),
-    ("ADDRESS", _compiled(rf"\b(?:ward|room|station|zimmer|bed|bay|chambre)\s+(?:{_COUNT_WORD}\b|"
-                          rf"(?-i:[A-ZÀ-Þ])[^\W\d_]+\s+\d{{1,3}}\b)")),
-    ("CONTACT", _compiled(rf"\b{_PHONE_LABEL}\b[\s:.]*(?:{_COUNT_WORD}[\s,-]*){{3,}}|"
-                          rf"(?:\b{_COUNT_WORD}[\s,-]+){{5,}}{_COUNT_WORD}\b")),
-    ("NUMBER", _compiled(r"(?<![\w.])\d{1,3}(?:\.\d{3}){2,}(?:-\w)?(?!\w)")),
-    ("NUMBER", _compiled(r"\b(?:Case|Fall|Dossier|Auftrag|Patient|Pat|Subject|Proband|Cas)\s+\d{2,}\b(?!\s*(?:mm"
-                         r"|cm|m\b|%|years?|y\b|Jahre|ans))")),
-    ("ADDRESS", _compiled(r"\b\d{5}(?:-\d{4})?\s+[^\W\d_][\w.-]+|\b[A-Z]{2}\s+\d{5}(?:-\d{4})?\b"
-                          r"|\b[A-Z]{1,2}\d[A-Z\d]?\s\d[A-Z]{2}\b")),
-    ("ADDRESS", _compiled(rf"\b{_PLACE_LABEL}\b\.?[\s:#-]*(?:(?:no|nr|n°)\.?\s*)?(?:\d{{1,5}}[a-z]?"
-                          rf"|[a-z]?\d{{1,4}})(?:[-/.]\d+)?\b")),
-    ("AGE", _compiled(r"\b(?:9\d|1[0-4]\d)\s*[-\u2013]?\s*(?:y(?:ea)?rs?|y\.?\s?/?o|y|jahre?|jährige?[rsnm]?|j"
-                      r"|ans?|años|anni)\b"
-                      r"(?:\s*[-\u2013]?\s*(?:old|alt|d['\u2019]âge))?")),
-    ("AGE", _compiled(r"\b(?:aged?|alter|âge|âgée?\s+de|im\s+alter\s+von)\s*[:=]?\s*(?:9\d|1[0-4]\d)\b")),
+    Form("IDENTIFIER", SPACED),
+    _form("CONTACT", r"(?<![\w:])(?:[0-9a-f]{1,4}:){4,}[0-9a-f]{1,4}(?![\w:])|(?<![\w:])[0-9a-f]{1,4}"
+                     r"(?::[0-9a-f]{1,4})*::[0-9a-f:]+", parts=":"),
+    _form("ADDRESS", r"(?<![\w.])[-+]?\d{1,3}\.\d{4,}\s*[,;]\s*[-+]?\d{1,3}\.\d{4,}(?![\w.])", 10, "."),
+    _form("CONTACT", r"\((?:x|ext\.?|dw)\s?\d{3,6}\)|\bext\.?\s?\d{2,6}\b|(?<![\w.])[2-9]\d\d\.\d{4}(?![\w.]"
+                     r"|\s*(?:mm|cm|ms|ml))", 2, "( ext ."),
+    _form("NUMBER", r"\b(?=[A-Z0-9-]*\d)(?=[0-9-]*[A-Z])(?-i:[A-Z0-9]{3,5}(?:-[A-Z0-9]{3,5}){2,})\b|"
+                    r"(?<![\w.-])\d{4,}-\d(?![\w.-])", 1, "-"),
+    _form("CONTACT", r"\b(?:https?|ftps?|file|s3|sftp|smb|dicom|mailto|urn):[^\s<>\"]+|\bwww\.[^\s<>\"]+",
+                     parts=": www."),
+    _form("CONTACT", r"[\w.+%-]+\s?(?:@|\(at\)|\[at\])\s?[\w-]+(?:\.[\w-]+)*", parts="@ (at) [at]"),
+    _form("CONTACT", r"(?<![\w.])\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}(?![\w.])|\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b",
+                     parts=". :"),
+    _form("CONTACT", r"\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|org|net|edu|gov|de|fr|ch|at|uk|info|local"
+                     r"|lan)\b[\w/.?=&-]*", parts=".com .org .net .edu .gov .de .fr .ch .at .uk .info .local .lan"),
+    _form("CONTACT", r"(?:\b[a-z]:\\|\\\\|(?<![\w/])/(?:home|users|mnt|data|var|tmp|opt|net"
+                     r"|share)\b)[^\s\"<>|]*", parts="\\ /home /users /mnt /data /var /tmp /opt /net /share"),
+    _form("NUMBER", r"(?<![\d.])\d+(?:\.\d+){4,}(?![\d])", 5, "."),
+    _form("PERSON", r"\b(?:DOB|D\.O\.B|born|birth\s?date|date\s+of\s+birth|geb(?:oren)?|Geburtsdatum|née?|DDN"
+                    r"|date\s+de\s+naissance)"
+                    r"\b[.:]?\s*(?:on|am|le|:)?\s*\(?[\d.,/ -]*\d(?:[\s.-]*[^\W\d_]{3,9}\.?[\s,.-]*\d{2,4})?\)?", 1),
+    _form("NUMBER", rf"\b(?:{_LABELLED}(?![^\W\d_]){_NUMBER_WORD}?|{_COUNTED}(?![^\W\d_])(?:{_NUMBER_WORD}"
+                    rf"|\s*[:#]))"
+                    rf"{_VALUE}(?<![.-])", 1),
+    _form("NUMBER", r"#\s?[A-Z]{0,4}\d{4,}[\w-]*", 4, "#"),
+    _form("CONTACT", rf"\b{_PHONE_LABEL}\b\.?[\s:#.-]*(?:nr|no|number"
+                     rf"|nummer)?[\s:#.-]*\+?[\d(][\d\s()/.-]{{2,}}\d", 1),
+    _form("CONTACT", r"(?<![\w.])(?:\+|00)\d{1,3}[\s./()-]*\d[\d\s()/.-]{5,}\d", 3, "+ 00"),
+    _form("CONTACT", r"(?<![\w.])\(?\d{3,5}\)?[\s/.-]+\d{3,4}[\s.-]\d{3,5}(?![\w.])|"
+                     r"(?<![\w.])\(\d{2,5}\)\s*\d[\d\s-]{4,}\d", 4),
+    _form("CONTACT", r"(?<![\w.])0\d(?:[\s.]\d\d){4}(?!\d)|(?<![\w.])\d{3}-\d{4}(?![\w-])", 7),
+    _form("NUMBER", r"(?<![\w.])\d{3}[- ]\d{2}[- ]\d{4}(?![\w.])|(?<![\w.])\d(?:[\s-]\d{2,4}){3,}(?![\w.])", 7),
+    _form("NUMBER", r"(?<![\w.,/-])\d{3,4} \d{3,4}(?![\w.,/-])(?!\s*(?:mm|cm|ms|ml|mg|x\b|Hz|HU))", 6),
+    _form("ADDRESS", rf"\b\d{{1,5}}[a-z]?,?\s+(?:[^\W\d_][\w.'\u2019-]*\s+){{1,4}}?{_STREET}\b",
+                     1, "street road avenue lane drive boulevard terrace highway parkway alley"),
+    _form("ADDRESS", rf"\b\d{{1,5}}[a-z]?,?\s+(?:(?-i:[A-ZÀ-Þ])[\w.'\u2019-]*\s+){{1,4}}?{_STREET_SHORT}\b\.?", 1),
+    _form("ADDRESS", rf"(?:{_STREET_DE})\s*\d{{1,4}}\s?[a-z]?\b",
+                     1, "str weg gasse allee platz damm ufer ring chaussee steig laan gracht"),
+    _form("ADDRESS", rf"\b(?:(?:\d{{1,4}}\s?(?:bis|ter)?,?\s+)?{_STREET_FR}|\d{{1,4}}\s?(?:bis"
+                     rf"|ter)?,?\s+{_STREET_FR_COUNTED})"
+                     rf"\s+(?:d[eu]s?\s+|de\s+la\s+|de\s+l['\u2019]\s*)?{NAME_PART}(?:\s+\d{{1,4}}\b)?"),
+    _form("ADDRESS", rf"\b(?:lives?|living|resid(?:es?|ing|ent)|wohnt|wohnhaft|native|born|habite|domicilié"
+                     rf"|domiciliée|demeurant)\s+"
+                     rf"(?:in|at|of|à|au)\s+{NAME_PART}(?:[\s-]+(?-i:[A-ZÀ-Þ])[^\W\d_]+)?",
+                     parts="live living resid wohn native born habit domicili demeurant"),
+    _form("ADDRESS", rf"(?-i:\b[A-ZÀ-Þ]){NAME_PART},\s*(?-i:UK|USA|U\.S\.A?|Germany|France|Austria"
+                     rf"|Switzerland|England|Scotland|Ireland|"
+                     rf"Canada|Deutschland|Österreich|Schweiz|Suisse|Belgique|Belgium|[A-Z]{{2}} \d{{5}})"
+                     rf"(?!\w)\.?", parts=","),
+    _form("ADDRESS", rf"\b(?:ward|room|station|zimmer|bed|bay|chambre)\s+(?:{_COUNT_WORD}\b|"
+                     rf"(?-i:[A-ZÀ-Þ])[^\W\d_]+\s+\d{{1,3}}\b)", parts="ward room station zimmer bed bay chambre"),
+    _form("CONTACT", rf"\b{_PHONE_LABEL}\b[\s:.]*(?:{_COUNT_WORD}[\s,-]*){{3,}}|"
+                     rf"(?:\b{_COUNT_WORD}[\s,-]+){{5,}}{_COUNT_WORD}\b"),
+    _form("NUMBER", r"(?<![\w.])\d{1,3}(?:\.\d{3}){2,}(?:-\w)?(?!\w)", 7, "."),
+    _form("NUMBER", r"\b(?:Case|Fall|Dossier|Auftrag|Patient|Pat|Subject|Proband|Cas)\s+\d{2,}\b(?!\s*(?:mm"
+                    r"|cm|m\b|%|years?|y\b|Jahre|ans))", 2),
+    _form("ADDRESS", r"\b\d{5}(?:-\d{4})?\s+[^\W\d_][\w.-]+|\b[A-Z]{2}\s+\d{5}(?:-\d{4})?\b"
+                     r"|\b[A-Z]{1,2}\d[A-Z\d]?\s\d[A-Z]{2}\b", 2),
+    _form("ADDRESS", rf"\b{_PLACE_LABEL}\b\.?[\s:#-]*(?:(?:no|nr|n°)\.?\s*)?(?:\d{{1,5}}[a-z]?"
+                     rf"|[a-z]?\d{{1,4}})(?:[-/.]\d+)?\b", 1),
+    _form("AGE", r"\b(?:9\d|1[0-4]\d)\s*[-\u2013]?\s*(?:y(?:ea)?rs?|y\.?\s?/?o|y|jahre?|jährige?[rsnm]?|j"
+                 r"|ans?|años|anni)\b"
+                 r"(?:\s*[-\u2013]?\s*(?:old|alt|d['\u2019]âge))?", 2),
+    _form("AGE", r"\b(?:aged?|alter|âge|âgée?\s+de|im\s+alter\s+von)\s*[:=]?\s*(?:9\d|1[0-4]\d)\b", 2),
 )  # fmt: skip
-"""Kind and pattern of what is taken out as a whole, in the order they are tried."""
+"""What is taken out as a whole, in the order it is looked for."""
 
-TITLE: Final = re.compile(rf"(?<![\w^]){_TITLE}(?![\w^])\.?[\s:.,_=-]*", _I)
-ROLE: Final = re.compile(rf"\b{_ROLE}(?:\s*[:=]|\s+is\b|\s+name\b|\s+initials\b)*\s*[:=]?\s*", _I)
-BY: Final = re.compile(rf"\b{_BY}\s*:?\s+", _I)
+TITLE: Final = caseless(rf"(?<![\w^]){_TITLE}(?![\w^])\.?[\s:.,_=-]*")
+ROLE: Final = caseless(rf"\b{_ROLE}(?:\s*[:=]|\s+is\b|\s+name\b|\s+initials\b)*\s*[:=]?\s*")
+BY: Final = caseless(rf"\b{_BY}\s*:?\s+")
+DEGREE_END: Final = caseless(rf"\s{_DEGREE}(?!\w)")
+"""What every match of `DEGREE` has, found much faster."""
 DEGREE: Final = re.compile(rf"((?:{NAME_PART}[.,]?\s+){{0,2}}{NAME_PART}),?\s+{_DEGREE}(?![\w])\.?", _I)
-ACTOR: Final = re.compile(
+ACTOR: Final = caseless(
     rf"\b({NAME_PART})\s+(?:has\s+|was\s+|is\s+)?(?:reviewed|read|dictated|performed|notified|called|informed"
     rf"|agrees?d?|requests|requested"
     r"|ordered|paged|aware|spoke|signed|reported|reports|consulted|recommends|discussed|examined|scanned"
-    r"|approved)\b", _I
+    r"|approved)\b"
 )  # fmt: skip
 """Somebody who does what only people do; a person where the first word is a name too."""
 NAME_INITIAL: Final = re.compile(r"\b([A-ZÀ-Þ][^\W\d_]+),?\s+[A-Z]\.(?!\w)")
 """A family name with an initial behind it."""
 
-INITIALS: Final = re.compile(
+_INITIALS: Final = re.compile(
     r"(?<![\w.])(?:[A-Z]\.[\s-]?){2,4}(?![\w])|(?<![\w.])[A-Z]{2,3}/[a-z]{2,3}(?![\w/])|\b[A-Z]\.\s?(?=[A-Z][a-z]{2,})"
     r"|(?<![\w/])/[A-Z]{2,3}/(?![\w/])"
     r"|\b[Bb][Yy] (?!(?:CT|MR|MRI|US|PET|XR|CTA|MRA|EUS|TTE|TEE|ECG|EKG|DXA|AI|CAD|GA|LMP|IR|NM|FDG|SPECT"
     r"|IV)\b)[A-Z]{2,3}\b"
 )
-INSTITUTION: Final = re.compile(rf"(?<![^\W_]){_INSTITUTION}(?![^\W_])", _I)
+INITIALS: Final = Form("PERSON", _INITIALS, parts=(".", "/", "by "), is_cased=True)
+INSTITUTION: Final = caseless(rf"(?<![^\W_]){_INSTITUTION}(?![^\W_])")
 """The kind of an institution; its name stands before or behind."""
 INSTITUTION_TAIL: Final = re.compile(
     rf"[,\s]*\b(?:of|at|in|de|du|des|d['\u2019]|la|le|für|am|an\s+der|im|zu|bei|der|di|St\.?|Saint|Sankt)\b\.?\s*"

@@ -34,6 +34,7 @@ _ENDINGS: Final = (
     ("ae", "a"), ("i", "us"), ("x", ""), ("aux", "al"),
 )  # fmt: skip
 """Ending and what stands in its place in the word list: plurals and simple derivations."""
+_ANY_ENDING: Final = tuple(ending for ending, _ in _ENDINGS)
 _OTHER_ENDINGS: Final = ("en", "e", "n", "em", "es")
 """Endings of German and French words only: an English word with them looks like a name."""
 
@@ -77,10 +78,12 @@ def clinical_words() -> frozenset[str]:
     return frozenset().union(*_sections(CLINICAL_FILE).values())
 
 
+@lru_cache(maxsize=8)
 def _words_of(section: str) -> frozenset[str]:
     return _sections(CLINICAL_FILE)[section]
 
 
+@lru_cache(maxsize=8)
 def name_words(kind: str) -> frozenset[str]:
     """Words that are names as well as words, folded with `plain`.
 
@@ -94,7 +97,12 @@ def name_words(kind: str) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def is_name_word(word: str) -> bool:
     """Whether a known word is also a person's name."""
-    return any(word in name_words(kind) for kind in ("given", "family", "clinical", "short"))
+    return word in _name_words()
+
+
+@lru_cache(maxsize=1)
+def _name_words() -> frozenset[str]:
+    return frozenset().union(*map(name_words, ("given", "family", "clinical", "short")))
 
 
 def is_likely_name(word: str) -> bool:
@@ -126,7 +134,7 @@ def is_clinical(word: str) -> bool:
         return True
     if len(word) >= _MIN_MEDICAL and _MEDICAL_END.search(word):
         return True
-    for prefix in _PREFIXES:
+    for prefix in _PREFIXES if word.startswith(_PREFIXES) else ():
         rest = word.removeprefix(prefix)
         if rest is not word and len(rest) >= _MIN_STEM and (rest in words or _is_inflected(rest)):
             return not is_name_word(rest)
@@ -134,7 +142,7 @@ def is_clinical(word: str) -> bool:
 
 
 def _is_inflected(word: str) -> bool:
-    for ending, instead in _ENDINGS:
+    for ending, instead in _ENDINGS if word.endswith(_ANY_ENDING) else ():
         if word.endswith(ending):
             stem = word[: -len(ending)]
             if len(stem) >= _MIN_STEM and stem + instead in clinical_words():

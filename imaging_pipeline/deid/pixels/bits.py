@@ -5,7 +5,7 @@ Owns PS3.5 8.1.1 and overlays inside pixel cells (PS3.3 C.9.2, retired form). Co
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,10 @@ def without_unused(cells: Samples, frames: Frames, ds: FileDataset) -> Samples:
     return made
 
 
+_OVERLAY_BIT_POSITION: Final = 0x60000102
+"""In the first of the repeating groups 6000 to 60FE (PS3.5 7.6)."""
+
+
 def check_overlays(ds: FileDataset) -> None:
     """Overlays are removed, and one inside unused bits of the pixels with those; one inside used bits holds the object.
 
@@ -60,10 +64,10 @@ def check_overlays(ds: FileDataset) -> None:
     """
     stored = number(ds, "BitsStored", 16)
     high = number(ds, "HighBit", stored - 1)
-    for group in range(0x6000, 0x6100, 2):
-        position = Tag(group, 0x0102)
-        found = values(element(ds, position)) if position in ds else []
-        if Tag(group, 0x3000) in ds or found in ([], ["0"]):
+    positions = [tag for tag in sorted(ds.keys()) if int(tag) & 0xFF01FFFF == _OVERLAY_BIT_POSITION]
+    for position in positions:
+        found = values(element(ds, position))
+        if Tag(position.group, 0x3000) in ds or found in ([], ["0"]):
             continue
         if not found[0].isdigit() or high - stored < int(found[0]) <= high:
             raise hold("an overlay lies in bits that the pixels use")

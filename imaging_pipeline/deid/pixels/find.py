@@ -33,6 +33,9 @@ VERY_SURE: Final = 0.8
 READ: Final = 0.6
 """Mean confidence from which a reading counts."""
 
+SURELY_READ: Final = 0.9
+"""Mean confidence from which the first reading of a line is enough to call it text."""
+
 SMALLEST_SIDE: Final = 12
 """A frame with fewer rows and columns cannot hold a word."""
 
@@ -84,7 +87,7 @@ def find_text(plane: views.Plane, markers: frozenset[str], index: Index) -> Text
     text: list[Box] = []
     kept: list[Box] = []
     for line, is_agreed in _gathered(looks):
-        readings = read(seen, line.box)
+        readings = read(seen, line.box, markers)
         if is_marker(readings, markers, index):
             kept.append(line.box)
         elif is_text(readings) or (is_agreed and _is_line_shaped(line.box)):
@@ -127,15 +130,27 @@ def _is_line_shaped(box: Box) -> bool:
     return max(width, height) >= _LINE_SHAPE * min(width, height) and min(width, height) <= _UNREADABLE
 
 
-def read(seen: list[NDArray[np.uint8]], box: Box) -> list[tuple[str, float]]:
-    """What the recogniser reads in a box: every view, and both directions of a line that runs up or down."""
-    readings = []
+def read(seen: list[NDArray[np.uint8]], box: Box, markers: frozenset[str]) -> list[tuple[str, float]]:
+    """What the recogniser reads in a box: every view, and both directions of a line that runs up or down.
+
+    A first reading that is surely text, and no marker, is enough: reading costs more than finding.
+    """
+    readings: list[tuple[str, float]] = []
     for view in seen:
         crop = view[box.rows, box.columns]
         is_upright = crop.shape[0] > _UPRIGHT * crop.shape[1]
-        turns = (1, 3) if is_upright else (0, 2)
-        readings += [detector.read_line(np.ascontiguousarray(np.rot90(crop, turn))) for turn in turns]
+        for turn in (1, 3) if is_upright else (0, 2):
+            readings.append(detector.read_line(np.ascontiguousarray(np.rot90(crop, turn))))
+            if len(readings) == 1 and _is_surely_text(readings[0], markers):
+                return readings
     return readings
+
+
+def _is_surely_text(reading: tuple[str, float], markers: frozenset[str]) -> bool:
+    text, confidence = reading
+    words = [word.upper() for word in _WORDS.findall(text)]
+    is_marker_like = markers.issuperset(words) or _is_joined("".join(words), markers)
+    return confidence >= SURELY_READ and not is_marker_like and is_text([reading])
 
 
 def is_marker(readings: list[tuple[str, float]], markers: frozenset[str], index: Index) -> bool:
