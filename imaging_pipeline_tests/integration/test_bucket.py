@@ -60,7 +60,6 @@ def _early_reads(kind: int) -> Callable[[str, str], bool]:
     return matches
 
 
-@pytest.mark.slow
 def test_faults_and_a_kill_leave_the_tables_of_a_quiet_run_and_nothing_committed_is_read_again(
     bucket: Bucket, gateway: Gateway, tmp_path: Path
 ) -> None:
