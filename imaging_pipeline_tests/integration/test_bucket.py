@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
-
 from imaging_pipeline.catalog.ledger import Ledger
 from imaging_pipeline.samples.landing import new_study
 from imaging_pipeline_tests.integration import chain
