@@ -36,7 +36,8 @@ def write_quality(
         ConfigurationError: there is no lake, or no such batch.
     """
     with ExitStack() as stack:
-        identified = stack.enter_context(workspace.identified(read_only=True))
+        threads = 1 if batch_id else None
+        identified = stack.enter_context(workspace.identified(read_only=True, threads=threads))
         known = identified.rows("SELECT 1 FROM bronze.object_catalog WHERE arrival_batch = ? LIMIT 1", [batch_id])
         if batch_id is not None and not known:
             raise ConfigurationError(
@@ -44,7 +45,7 @@ def write_quality(
             )
         catalog = workspace.settings.research.sqlite_path
         has_research = is_released and (catalog is None or catalog.is_file())
-        research = stack.enter_context(workspace.research(read_only=True)) if has_research else None
+        research = stack.enter_context(workspace.research(read_only=True, threads=threads)) if has_research else None
         with identified.one_snapshot():
             quality = look_at_quality(identified, research, batch_id)
     write_page(path or page_path(workspace, batch_id), quality)

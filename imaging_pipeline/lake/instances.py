@@ -63,10 +63,8 @@ def open_lake(
     key = (location, read_only, threads)
     with _lock:
         kept = _kept.pop(key, None)
-        if kept is not None and kept.catalog_file != _catalog_file(
-            location
-        ):  # the lake was removed, and maybe made anew
-            kept.owned.close()
+        if kept is not None and kept.catalog_file != _catalog_file(location):
+            kept.owned.close()  # the lake was removed, and maybe made anew
             kept = None
         _kept[key] = kept or _opened(location, connect, read_only=read_only, threads=threads, on_open=on_open)
         connection = _kept[key].connection.cursor()

@@ -83,7 +83,8 @@ def write_entities(lake: Lake, schema: str, batch_id: str, tables: Tables, read_
     lake.connection.execute(_DUE.format(schema=schema), [batch_id])
     lake.connection.execute(_STALE.format(schema=schema))
     tables = _with_others(lake, tables, {"dicom_instance": "temp.due"}, schema, read_again)
-    written = {name for name in ENTITY_TABLES if f"{schema}.{name}" in lake.written_tables()}
+    places = lake.written_tables()
+    written = {name for name in ENTITY_TABLES if f"{schema}.{name}" in places}
     _delete_stale(lake, schema, written)
     for name in INSTANCE_TABLES:
         _insert(lake, schema, name, tables, "temp.due", "* REPLACE (chosen.instance_key AS instance_key)", ())
