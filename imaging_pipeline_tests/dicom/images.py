@@ -6,12 +6,17 @@ import sys
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+import pytest
 from pydicom import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+
+from imaging_pipeline.dicom.pixels import decode_frame, render
+from imaging_pipeline.errors import PoisonInput
 
 PIXEL_KEYWORDS = {"f4": "FloatPixelData", "f8": "DoubleFloatPixelData"}
 
@@ -47,6 +52,20 @@ def image(
     for keyword, value in elements.items():
         setattr(ds, keyword, value)
     return _encoded(ds, stored, transfer_syntax)
+
+
+def row(*values: float, dtype: str = "u2") -> np.ndarray[Any, Any]:
+    return np.array([values]).astype(dtype)
+
+
+def shown(data: bytes, **options: int) -> list[float]:
+    return [round(float(value), 4) for value in render(decode_frame(data), **options).ravel()]
+
+
+def refused(data: bytes, frame: int = 0) -> PoisonInput:
+    with pytest.raises(PoisonInput) as caught:
+        decode_frame(data, frame)
+    return caught.value
 
 
 def lookup_table(first: int, entries: list[int], bits: int) -> Sequence:
