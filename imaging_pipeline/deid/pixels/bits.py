@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset
 from pydicom.tag import Tag
 
 from imaging_pipeline.deid.pixels.frames import Frames, Samples, hold
-from imaging_pipeline.deid.pixels.masks import number
+from imaging_pipeline.deid.pixels.header import number, texts
 from imaging_pipeline.deid.reading import element, values
 
 
@@ -44,8 +44,8 @@ def without_unused(cells: Samples, frames: Frames, ds: FileDataset) -> Samples:
         negative = (clean >> (frames.bits_stored - 1)) & 1 == 1
         if (cells[negative] == extended[negative]).any():
             clean = extended
-    if "PixelPaddingValue" in ds:
-        padding = [int(text) for text in values(element(ds, Tag("PixelPaddingValue"))) if text.lstrip("-").isdigit()]
+    padding = [int(text) for text in texts(ds, "PixelPaddingValue") if text.lstrip("-").isdigit()]
+    if padding:
         modulus = 1 << (8 * cells.dtype.itemsize)
         clean = np.where(np.isin(cells, [value % modulus for value in padding]), cells, clean)
     made: Samples = clean.astype(cells.dtype)
@@ -64,8 +64,7 @@ def check_overlays(ds: FileDataset) -> None:
     """
     stored = number(ds, "BitsStored", 16)
     high = number(ds, "HighBit", stored - 1)
-    positions = [tag for tag in sorted(ds.keys()) if int(tag) & 0xFF01FFFF == _OVERLAY_BIT_POSITION]
-    for position in positions:
+    for position in sorted(tag for tag in ds.keys() if tag & 0xFF01FFFF == _OVERLAY_BIT_POSITION):  # noqa: SIM118
         found = values(element(ds, position))
         if Tag(position.group, 0x3000) in ds or found in ([], ["0"]):
             continue

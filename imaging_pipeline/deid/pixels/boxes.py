@@ -23,6 +23,11 @@ class Box(NamedTuple):
         return max(0, self.right - self.left) * max(0, self.bottom - self.top)
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
     def rows(self) -> slice:
         """Rows as an index."""
         return slice(self.top, self.bottom)
@@ -40,6 +45,10 @@ class Box(NamedTuple):
     def grown(self, margin: int) -> Box:
         """The box with ``margin`` pixels more on every side."""
         return Box(self.left - margin, self.top - margin, self.right + margin, self.bottom + margin)
+
+    def moved(self, right: int, down: int) -> Box:
+        """The box ``right`` and ``down`` pixels further."""
+        return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
 
     def overlap(self, other: Box) -> int:
         """Number of pixels both boxes have."""

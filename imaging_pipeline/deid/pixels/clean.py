@@ -19,15 +19,16 @@ from pydicom.tag import Tag
 from imaging_pipeline.deid.pixels import bits, faces, streams
 from imaging_pipeline.deid.pixels.boxes import Box, distinct, written
 from imaging_pipeline.deid.pixels.decisions import Decision, Decisions, Verdict
-from imaging_pipeline.deid.pixels.find import find_text
+from imaging_pipeline.deid.pixels.find import SMALLEST_SIDE, find_text
 from imaging_pipeline.deid.pixels.frames import PIXEL_KEYWORDS, Frames, Samples, hold
+from imaging_pipeline.deid.pixels.header import texts
 from imaging_pipeline.deid.pixels.masks import device_boxes, device_of, outside_ultrasound_regions
 from imaging_pipeline.deid.pixels.policy import DEFACE, HOLD, PixelPolicy
-from imaging_pipeline.deid.pixels.views import Plane, has_strokes, is_skewed, narrowed, plane_of, relief
-from imaging_pipeline.deid.reading import element, values
+from imaging_pipeline.deid.pixels.views import Plane, Views, plane_of, regions, strokes, views_of
 from imaging_pipeline.errors import PoisonInput, Reason
 
 if TYPE_CHECKING:  # the profile reads its pixel section with this package
+    from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
 
     from imaging_pipeline.deid.screen import Index
@@ -35,8 +36,11 @@ if TYPE_CHECKING:  # the profile reads its pixel section with this package
 ROUNDS: Final = 3
 """How often a frame is blanked and looked at again before it goes to a person."""
 
-STILL: Final = 0.0005
-"""Share of the value range by which a pixel may differ from the frame read last and count as the same."""
+BESIDE: Final = 4
+"""Pixels beside a blanked box that its edge makes look like strokes."""
+
+AROUND: Final = 48
+"""Pixels around a blanked box that are read again."""
 
 ALIKE: Final = 0.6
 """Correlation from which two frames show the same thing in a box."""
@@ -101,10 +105,10 @@ def clean_pixels(
     Raises:
         PoisonInput: SOP_CLASS_NOT_RELEASED, or PIXEL_REVIEW_REQUIRED with the reason and the boxes found.
     """
-    classes = _texts(ds, "SOPClassUID")
+    classes = texts(ds, "SOPClassUID")
     if len(classes) != 1 or classes[0] not in profile.sop_classes:
         raise PoisonInput(Reason.SOP_CLASS_NOT_RELEASED, "the profile does not release this SOP class")
-    present = [keyword for keyword in PIXEL_KEYWORDS if keyword in ds]
+    present = [keyword for keyword in PIXEL_KEYWORDS if Tag(keyword) in ds]
     if len(present) > 1:
         raise hold("the object has pixel data of more than one kind")
     if not present:
@@ -140,7 +144,7 @@ def _hold_unseen(ds: FileDataset, policy: PixelPolicy, risk: str) -> None:
     """Refuse what the header alone gives to a person, as long as none has decided."""
     if risk and not policy.blanks:
         raise hold(risk)
-    if "YES" in _texts(ds, "RecognizableVisualFeatures") and policy.heads != DEFACE:
+    if "YES" in texts(ds, "RecognizableVisualFeatures") and policy.heads != DEFACE:
         raise hold("Recognizable Visual Features is YES")
     if policy.heads == HOLD and faces.is_face_possible(ds):
         raise hold("it is a head scan, from which a face could be reconstructed")
@@ -150,19 +154,19 @@ def _risk(ds: FileDataset, policy: PixelPolicy) -> str:
     """Why the header makes text in the pixels likely (PS3.3 C.7.6.1.1.5, C.8.6.1), or nothing."""
     if _says_burned_in(ds):
         return "Burned In Annotation is not NO"
-    if _texts(ds, "BurnedInAnnotation"):
+    if texts(ds, "BurnedInAnnotation"):
         return ""
-    if not policy.risky_conversion_types.isdisjoint(_texts(ds, "ConversionType")):
+    if not policy.risky_conversion_types.isdisjoint(texts(ds, "ConversionType")):
         return "the Conversion Type is one that often holds text, and Burned In Annotation is missing"
-    if not policy.risky_image_types.isdisjoint(_texts(ds, "ImageType")):
+    if not policy.risky_image_types.isdisjoint(texts(ds, "ImageType")):
         return "the Image Type is that of a screen, and Burned In Annotation is missing"
-    if not policy.photometric_interpretations.issuperset(_texts(ds, "PhotometricInterpretation")):
+    if not policy.photometric_interpretations.issuperset(texts(ds, "PhotometricInterpretation")):
         return "the image is in colour, as screen captures are, and Burned In Annotation is missing"
     return ""
 
 
 def _says_burned_in(ds: FileDataset) -> bool:
-    return _texts(ds, "BurnedInAnnotation") not in ([], [""], ["NO"])
+    return texts(ds, "BurnedInAnnotation") not in ([], [""], ["NO"])
 
 
 @dataclass(slots=True)
@@ -179,12 +183,13 @@ class _Job:
     regions: set[Box] = field(default_factory=set)
     masks: NDArray[np.bool_] | None = None
     read: int = 0
-    _last: Plane | None = None
+    _last: Views | None = None
 
-    def add(self, rule: str, boxes: list[Box]) -> None:
+    def add(self, rule: str, boxes: Iterable[Box]) -> None:
         """Boxes that are blanked in every frame."""
+        before = len(self.known)
         self.known += boxes
-        if boxes:
+        if len(self.known) > before:
             self.rules.add(rule)
 
     def decide(self, decision: Decision) -> None:
@@ -213,9 +218,7 @@ class _Job:
         for number in range(self.frames.count):
             key = hashlib.sha256(self.frames.stored(number)).digest()
             if key not in found:
-                plane = self._plane(self.frames.read(number))
-                found[key] = () if is_looked_at else self._found(plane, number, patches)
-                patches |= {box: plane[box.rows, box.columns].copy() for box in found[key]}
+                found[key] = () if is_looked_at else self._found(self.frames.read(number), number, patches)
             texts.append(found[key])
         self._judge(texts)
         for number, boxes in enumerate(texts):
@@ -232,22 +235,26 @@ class _Job:
             "is_changed": bool(self.frames.changed),
         }
 
-    def _found(self, plane: Plane, number: int, patches: dict[Box, Plane]) -> tuple[Box, ...]:
+    def _found(self, cells: Samples, number: int, patches: dict[Box, Plane]) -> tuple[Box, ...]:
         """Text of a frame, with what is blanked anyhow left out."""
-        shown = [relief(plane), *([relief(narrowed(plane))] if is_skewed(plane) else [])]
+        if max(self.frames.rows, self.frames.columns) < SMALLEST_SIDE:
+            return ()
+        plane = self._plane(cells)
         again = [box for box, patch in patches.items() if _alike(patch, plane[box.rows, box.columns])]
-        for view in shown:
-            for box in (*self.known, *again):
-                view[box.rows, box.columns] = 128
-            if number and self._last is not None:
-                still = np.abs(plane - self._last) <= STILL * max(float(np.ptp(plane)), 1.0)
-                view[still if still.ndim == 2 else still.all(axis=2)] = 128
-        is_first = number == 0 and self.is_risky
-        if not is_first and not any(map(has_strokes, shown)):
+        seen = views_of(self._without(plane, self.known))
+        found = strokes(seen, self._last)
+        for box in (*self.known, *again):
+            beside = box.grown(BESIDE).within(self.frames.rows, self.frames.columns)
+            found[beside.rows, beside.columns] = False
+        is_whole = number == 0 and self.is_risky
+        places = regions(found)
+        if not is_whole and not places:
             return ()
         self.read += 1
-        self._last = plane
-        return find_text(self._without(plane, self.known), self.policy.keep_markers, self.index).boxes
+        self._last = seen
+        boxes = find_text(seen, self.policy.keep_markers, self.index, places, is_whole=is_whole).boxes
+        patches |= {box: plane[box.rows, box.columns].copy() for box in boxes}
+        return boxes
 
     def _judge(self, texts: list[tuple[Box, ...]]) -> None:
         every = distinct(box for boxes in texts for box in boxes)
@@ -280,7 +287,7 @@ class _Job:
             if np.array_equal(changed, cells):
                 return
             self.frames.blank(number, self._touched(number, boxes, round_number), changed, fill)
-            boxes = self._left(number)
+            boxes = self._left(number, boxes)
             if not boxes:
                 return
             changed = self.frames.read(number)
@@ -291,10 +298,14 @@ class _Job:
         is_masked = self.masks is not None and bool(self.masks[number].any())
         return [whole] if is_masked and round_number == 0 else boxes
 
-    def _left(self, number: int) -> list[Box]:
-        """Text that is found in a frame as it is written now."""
-        plane = self._plane(self.frames.read(number))
-        return list(find_text(plane, self.policy.keep_markers, self.index).boxes)
+    def _left(self, number: int, blanked: list[Box]) -> list[Box]:
+        """Text that is found in a frame as it is written now, near what was blanked: the rest was read before."""
+        seen = views_of(self._plane(self.frames.read(number)))
+        found, near = strokes(seen), np.zeros((self.frames.rows, self.frames.columns), bool)
+        for box in blanked:
+            around = box.grown(AROUND).within(*near.shape)
+            near[around.rows, around.columns] = True
+        return list(find_text(seen, self.policy.keep_markers, self.index, regions(found & near)).boxes)
 
     def _without(self, plane: Plane, boxes: list[Box]) -> Plane:
         if not boxes:
@@ -329,7 +340,3 @@ def _alike(one: Plane, other: Plane) -> bool:
     first, second = one.ravel() - one.mean(), other.ravel() - other.mean()
     size = float(np.sqrt((first @ first) * (second @ second)))
     return size > 0 and float(first @ second) >= ALIKE * size
-
-
-def _texts(ds: FileDataset, keyword: str) -> list[str]:
-    return values(element(ds, Tag(keyword))) if keyword in ds else []

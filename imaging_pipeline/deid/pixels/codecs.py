@@ -78,7 +78,7 @@ def encode(
         return _jpeg_lossless(samples, described, first_order=syntax == JPEGLosslessSV1)
     if syntax not in _ENCODERS:
         raise PoisonInput(
-            Reason.PIXEL_REVIEW_REQUIRED, "text was found, and pixels of this transfer syntax cannot be written again"
+            Reason.PIXEL_REVIEW_REQUIRED, f"text was found, and nothing here writes {syntax.name} again without a loss"
         )
     encoder, plugin = _ENCODERS[syntax]
     options = dict(described)

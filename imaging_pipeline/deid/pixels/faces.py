@@ -13,9 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 
-from imaging_pipeline.deid.reading import element, values
+from imaging_pipeline.deid.pixels.header import texts
 from imaging_pipeline.errors import ConfigurationError
 
 Defacer = Callable[[NDArray[Any], Dataset], NDArray[np.bool_]]
@@ -38,10 +37,10 @@ _DESCRIPTIONS: Final = ("StudyDescription", "SeriesDescription", "ProtocolName",
 
 def is_face_possible(ds: Dataset) -> bool:
     """Whether slices of the object's series may show a face: a head, or no word on what part of the body it is."""
-    if MODALITIES.isdisjoint(_texts(ds, "Modality")):
+    if MODALITIES.isdisjoint(texts(ds, "Modality")):
         return False
-    parts = [re.sub(r"[^A-Z]", "", text.upper()) for text in _texts(ds, "BodyPartExamined")]
-    described = " ".join(text for keyword in _DESCRIPTIONS for text in _texts(ds, keyword))
+    parts = [re.sub(r"[^A-Z]", "", text.upper()) for text in texts(ds, "BodyPartExamined")]
+    described = " ".join(text for keyword in _DESCRIPTIONS for text in texts(ds, keyword))
     if not _HEAD_PARTS.isdisjoint(parts) or _HEAD_WORDS.search(described):
         return True
     return not any(parts) and "AnatomicRegionSequence" not in ds
@@ -62,7 +61,3 @@ def load_defacer(name: str) -> Defacer:
     if not callable(found):
         raise ConfigurationError(f"the defacer {name} is no function; mend pixels.defacer")
     return found  # type: ignore[no-any-return]
-
-
-def _texts(ds: Dataset, keyword: str) -> list[str]:
-    return values(element(ds, Tag(keyword))) if keyword in ds else []

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.encaps import encapsulate, generate_fragmented_frames, parse_basic_offsets
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import as_pixel_options, pack_bits
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
 from imaging_pipeline.deid.pixels import codecs
 from imaging_pipeline.deid.pixels.boxes import Box
-from imaging_pipeline.deid.reading import element, values
+from imaging_pipeline.deid.pixels.header import texts
+from imaging_pipeline.deid.reading import element
+from imaging_pipeline.dicom.decoders import decoder_for, is_jpeg_12_bit
 from imaging_pipeline.errors import PoisonInput, Reason
 
 Samples = NDArray[Any]
@@ -113,7 +114,7 @@ class Frames:
             return self._arrays[index].copy() if index in self._arrays else self._native(index)
         try:
             return self._decoded(self.stored(index))
-        except MemoryError:
+        except (PoisonInput, MemoryError):
             raise
         except Exception:  # noqa: BLE001  # codecs raise anything on hostile bytes; their text may quote values
             refusal = hold("the pixels cannot be decoded, so nobody can say what they show")
@@ -245,7 +246,9 @@ class Frames:
         return options | {"number_of_frames": 1, "pixel_vr": "OB", "pixel_keyword": "PixelData"}
 
     def _decoded(self, stream: bytes) -> Samples:
-        decoder = get_decoder(self._syntax)
+        decoder = decoder_for(self._syntax, is_12_bit=is_jpeg_12_bit(self._syntax, self.bits_stored))
+        if decoder is None:
+            raise hold(f"no decoder of {self._syntax.name} is installed")
         found, meta = decoder.as_array(encapsulate([stream], has_bot=False), raw=True, **self._options())
         self.photometric = str(meta["photometric_interpretation"])
         kind = f"=u{found.dtype.itemsize}"
@@ -289,5 +292,4 @@ def _spread(flat: Samples, rows: int, columns: int) -> Samples:
 
 
 def _first(ds: FileDataset, keyword: str) -> str:
-    found = values(element(ds, Tag(keyword))) if keyword in ds else []
-    return found[0] if found else ""
+    return next(iter(texts(ds, keyword)), "")

@@ -6,7 +6,7 @@ Owns the shipped list of masks and what the header says about the place of the i
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from imaging_pipeline.deid.pixels.boxes import Box, box_of, outside
-from imaging_pipeline.deid.reading import element, values
+from imaging_pipeline.deid.pixels.header import number, texts
+from imaging_pipeline.deid.reading import element
 
 MASK_FILE: Final = "pixel_masks.csv"
 """Shipped masks, below ``deid/data``."""
@@ -115,18 +116,19 @@ class DeviceMask:
 def device_of(ds: Dataset) -> Device:
     """The device and the frame size of an image; unreadable values count as empty."""
     manufacturer, model, sop_class = (
-        " ".join(_texts(ds, keyword)) for keyword in ("Manufacturer", "ManufacturerModelName", "SOPClassUID")
+        " ".join(texts(ds, keyword)) for keyword in ("Manufacturer", "ManufacturerModelName", "SOPClassUID")
     )
     rows, columns = (number(ds, keyword, 0) for keyword in ("Rows", "Columns"))
     return Device(manufacturer.lower(), model.lower(), sop_class, rows, columns)
 
 
-def device_boxes(device: Device, site: Iterable[DeviceMask] = ()) -> list[Box]:
+@lru_cache(maxsize=256)
+def device_boxes(device: Device, site: tuple[DeviceMask, ...] = ()) -> tuple[Box, ...]:
     """What the first fitting mask of the site, else the first of the shipped ones, blanks."""
     for mask in (*site, *shipped_masks()):
         if mask.fits(device):
-            return [box.within(device.rows, device.columns) for box in mask.boxes]
-    return []
+            return tuple(box.within(device.rows, device.columns) for box in mask.boxes)
+    return ()
 
 
 @lru_cache(maxsize=1)
@@ -149,10 +151,9 @@ def shipped_masks() -> tuple[DeviceMask, ...]:
 
 def outside_ultrasound_regions(ds: Dataset, device: Device) -> list[Box]:
     """What lies outside the regions of an ultrasound image (PS3.3 C.8.5.5); nothing when it does not describe them."""
-    tag = Tag("SequenceOfUltrasoundRegions")
-    if device.sop_class not in ULTRASOUND_CLASSES or tag not in ds:
+    if device.sop_class not in ULTRASOUND_CLASSES or "SequenceOfUltrasoundRegions" not in ds:
         return []
-    decoded = element(ds, tag)
+    decoded = element(ds, Tag("SequenceOfUltrasoundRegions"))
     if decoded is None or decoded.VR != "SQ":
         return []
     regions = [_region(item).within(device.rows, device.columns) for item in decoded.value or ()]
@@ -162,19 +163,9 @@ def outside_ultrasound_regions(ds: Dataset, device: Device) -> list[Box]:
     return beyond if regions and covered >= SMALLEST_REGION_SHARE * device.rows * device.columns else []
 
 
-def number(ds: Dataset, keyword: str, default: int) -> int:
-    """A whole number of the header, ``default`` where there is none."""
-    found = _texts(ds, keyword)
-    return int(found[0]) if found and found[0].isascii() and found[0].isdigit() else default
-
-
 def _region(item: Dataset) -> Box:
     """Min X0, Min Y0 to Max X1, Max Y1, both inside (PS3.3 C.8.5.5.1.2)."""
     left, top, right, bottom = (
         number(item, f"RegionLocation{name}", 0) for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")
     )
     return Box(left, top, right + 1, bottom + 1)
-
-
-def _texts(ds: Dataset, keyword: str) -> list[str]:
-    return values(element(ds, Tag(keyword))) if keyword in ds else []

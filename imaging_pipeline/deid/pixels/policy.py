@@ -30,7 +30,7 @@ MARKERS: Final = (
 """Words of film markers and of orientation (PS3.3 C.7.6.1.1.1, C.8.7.10.1.2): they say nothing of a person."""
 
 COMMENT_PREFIXES: Final = (
-    "JFIF", "Adobe", "SPIFF", "LEAD", "Created by OpenJPEG", "Kakadu", "CREATOR: gd-jpeg",
+    "JFIF", "Adobe", "SPIFF", "LEAD", "Created by OpenJPEG", "OpenJPH", "Kakadu", "CREATOR: gd-jpeg",
     "Created by GDCM/OpenJPEG version", "Creator: JasPer Version", "Lavc", "Intel(R)", "HP LOCO", "mrfx", "AccuSoft",
     "PICTools",
 )  # fmt: skip

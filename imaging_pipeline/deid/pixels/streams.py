@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, RLELossless
 
 from imaging_pipeline.deid.pixels.frames import PIXEL_KEYWORDS, hold
-from imaging_pipeline.deid.pixels.masks import number
+from imaging_pipeline.deid.pixels.header import number
 from imaging_pipeline.deid.reading import element
 
 if TYPE_CHECKING:  # the profile reads its pixel section with this package
