@@ -81,7 +81,7 @@ def add_deid(commands: Any, bars: Bars) -> None:
     _add_keys(decide)
     decide.set_defaults(run=_decide)
 
-    reveal = below.add_parser("reveal", help="the original of a pseudonym or research UID")
+    reveal = below.add_parser("reveal", help="the original of a patient's or accession number's pseudonym, or a UID")
     reveal.add_argument("pseudonym")
     reveal.add_argument("--vault", default=None, metavar="FILE", help="the vault of the run")
     _add_keys(reveal)
@@ -266,13 +266,17 @@ def _held(out: Path) -> list[dict[str, str]]:
 
 
 def _reveal(options: argparse.Namespace, settings: Settings) -> int:
-    """Print what a pseudonym stands for: by FF1 where it was used, else from the vault."""
+    """Print what a pseudonym stands for: from the vault, else the Patient ID that FF1 made it from."""
+    from imaging_pipeline.deid.vault import KINDS  # noqa: PLC0415
+
     setup = _setup(options, settings)
     vault = _vault(options.vault, setup)
-    found = [vault.original(kind, options.pseudonym) for kind in ("PATIENT", "UID")] if vault else []
-    original = next((text for text in found if text), None)
-    original = original or setup.keys.original_patient_id(setup.source, options.pseudonym)
-    if original is None:
+    found = [vault.original(kind, options.pseudonym) for kind in KINDS] if vault else []
+    if not any(found):
+        found = [setup.keys.original_patient_id(setup.source, options.pseudonym)]
+    originals = [text for text in found if text]
+    if not originals:
         raise ConfigurationError("the vault does not know it: name the vault, project and key of the run")
-    print(original.replace("\x1f", " "))
+    for original in originals:
+        print(str(original).replace("\x1f", " "))
     return ALL_RELEASED

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import Final
 
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import BaseTag
 
 from imaging_pipeline.deid import content, dates, documents, private
 from imaging_pipeline.deid.content import CODE_KEYWORDS, DUMMY_CODE, Codes
@@ -26,7 +27,7 @@ from imaging_pipeline.deid.options import CLEANING, DESCRIPTORS, PATIENT, SAFE_P
 from imaging_pipeline.deid.pixels import PIXEL_KEYWORDS
 from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
-from imaging_pipeline.deid.reading import MAX_DEPTH, element, elements, values
+from imaging_pipeline.deid.reading import MAX_DEPTH, attribute, decoded_of, element, elements, tag_of, values
 from imaging_pipeline.deid.rules import (
     FREE_TEXT_VRS,
     NUMBER_VRS,
@@ -88,6 +89,7 @@ class Cleaner:
     Attributes:
         attribute_actions: number of source elements by place and action (``00081140.00081155 U``).
         uid_map: every UID that was replaced, original to new.
+        accession_map: the same of accession numbers.
         meanings: code meanings written into the output.
     """
 
@@ -102,11 +104,12 @@ class Cleaner:
             o.action == "C" for o in profile.overrides
         ):
             shift = timedelta(0) if profile.keeps_dates else subject.shift
-            self._text = TextCleaner(index, shift=shift, earliest=profile.earliest_date, keep=profile.keep_words)
+            self._text = _text_cleaner(index, shift, profile.earliest_date, profile.keep_words)
         self._judge = Judge(profile, index)
         self._codes = Codes(profile, index, self._text)
-        self.attribute_actions: Counter[str] = Counter()
+        self.attribute_actions: dict[str, int] = {}
         self.uid_map: dict[str, str] = {}
+        self.accession_map: dict[str, str] = {}
         self.meanings = self._codes.meanings
 
     @property
@@ -123,7 +126,8 @@ class Cleaner:
 
     def count(self, path: str, action: Action) -> None:
         """Note what became of one source element."""
-        self.attribute_actions[f"{path} {action}"] += 1
+        name = f"{path} {action}"
+        self.attribute_actions[name] = self.attribute_actions.get(name, 0) + 1
 
     def uid(self, original: str) -> str:
         """The research UID of ``original``, remembered in `uid_map` when it differs."""
@@ -142,12 +146,12 @@ class Cleaner:
         fields: dict[BaseTag, DataElement | RawDataElement] = {}
         out = Dataset(fields)
         blocks: dict[BaseTag, bool] = {}
-        for tag in sorted(ds.keys(), key=int):
+        for tag, found in sorted(ds.items(), key=lambda pair: int(pair[0])):
             is_private = bool(tag >> 16 & 1)
             if is_private and private.is_creator(tag):
                 blocks[tag] = False
                 continue
-            action, made = self._private(ds, tag, place) if is_private else self._element(ds, tag, place)
+            action, made = self._private(ds, tag, place) if is_private else self._element(ds, tag, found, place)
             self.count(f"{place.path}{tag:08X}", action)
             if made is None:
                 continue
@@ -163,15 +167,17 @@ class Cleaner:
                 out[tag] = DataElement(tag, "LO", values(element(ds, tag))[0])
         return out
 
-    def _element(self, ds: Dataset, tag: BaseTag, place: _Place) -> tuple[Action, DataElement | None]:
+    def _element(
+        self, ds: Dataset, tag: BaseTag, found: DataElement | RawDataElement, place: _Place
+    ) -> tuple[Action, DataElement | None]:
         decision = self._rules.decide(tag, place.sequence)
         is_gone = decision.action is Action.REMOVE and place.code is None and not place.is_masked
-        if is_gone and ds.get_item(tag).VR not in (None, "SQ", "UN"):
+        if is_gone and found.VR not in (None, "SQ", "UN"):
             return Action.REMOVE, None  # most of what is removed need not be read at all
-        decoded = element(ds, tag)
+        decoded = decoded_of(ds, tag, found)
         if decoded is not None and decoded.VR == "SQ":
-            return self._sequence(tag, decoded, place)
-        return self._single(ds, tag, decoded, place)
+            return self._sequence(tag, decoded, decision, place)
+        return self._single(ds, tag, decoded, decision, place)
 
     def _removed(self, ds: Dataset, tag: BaseTag, path: str, action: Action) -> None:
         """Count an element that is gone with all that was in it."""
@@ -185,8 +191,9 @@ class Cleaner:
             for inner, *_ in elements(item):
                 self.count(f"{path}.{_without_numbers(inner)}", Action.REMOVE)
 
-    def _sequence(self, tag: BaseTag, decoded: DataElement, place: _Place) -> tuple[Action, DataElement | None]:
-        decision = self._rules.decide(tag, place.sequence)
+    def _sequence(
+        self, tag: BaseTag, decoded: DataElement, decision: Decision, place: _Place
+    ) -> tuple[Action, DataElement | None]:
         action, items, path = decision.action, list(decoded.value or ()), f"{place.path}{tag:08X}"
         if action not in (Action.KEEP, Action.UID, Action.CLEAN) or not vr_matches(int(tag), "SQ"):
             action = Action.EMPTY if action is Action.EMPTY else Action.REMOVE
@@ -195,6 +202,8 @@ class Cleaner:
         kept = self._items(tag, items, _Place(tag, f"{path}.", place.depth + 1, is_masked=place.is_masked), decision)
         if items and not kept:
             action = self._rules.fallback(tag, place.sequence)
+            if action is Action.DUMMY and content.is_coded(items[0]):
+                return action, DataElement(tag, "SQ", Sequence([content.dummy_item()]))
             return (action, empty(tag)) if action is Action.EMPTY else (Action.REMOVE, None)
         return action, DataElement(tag, "SQ", Sequence(kept))
 
@@ -206,7 +215,7 @@ class Cleaner:
         for item in items:
             code: Mapping[str, str] | None = None
             if content.is_coded(item):
-                is_replaced = is_kept_for_type or (place.is_masked and tag == Tag("ConceptCodeSequence"))
+                is_replaced = is_kept_for_type or (place.is_masked and tag == tag_of("ConceptCodeSequence"))
                 code = DUMMY_CODE if is_replaced else self._codes.of(item)
             is_named = not is_content or (content.may_stay(item, self._profile) and self._has_concepts(item))
             if code == {} or not is_named:
@@ -219,19 +228,18 @@ class Cleaner:
     def _has_concepts(self, item: Dataset) -> bool:
         """Whether the concepts a content item is made of may stay: without them it is no content item."""
         for keyword in ("ConceptNameCodeSequence", "ConceptCodeSequence"):
-            named = element(item, Tag(keyword)) if keyword in item else None
+            named = attribute(item, keyword)
             if named is not None and named.VR == "SQ" and named.value and not self._codes.of(named.value[0]):
                 return keyword == "ConceptCodeSequence" and content.is_identifying(item)
         return True
 
     def _single(
-        self, ds: Dataset, tag: BaseTag, decoded: DataElement | None, place: _Place
+        self, ds: Dataset, tag: BaseTag, decoded: DataElement | None, decision: Decision, place: _Place
     ) -> tuple[Action, DataElement | None]:
         keyword = known_keyword(int(tag))
-        replaced = self._replaced(tag, keyword, place)
+        replaced = self._replaced(tag, keyword, place) if place.code is not None or place.is_masked else None
         if replaced is not None:
             return replaced
-        decision = self._rules.decide(tag, place.sequence)
         if decision.action is Action.EMPTY:
             return Action.EMPTY, empty(tag)
         if decoded is None or decision.action is Action.REMOVE:
@@ -293,6 +301,7 @@ class Cleaner:
             if not original:
                 return Action.EMPTY, empty(tag)
             made = self._keys.accession_number(self._subject.domain, original, reversible=is_reversible)
+            self.accession_map[original] = made
         elif keyword == "EncapsulatedDocument":
             made = documents.placeholder(ds)
         return Action.DUMMY, DataElement(tag, vr, made)
@@ -312,7 +321,7 @@ class Cleaner:
         if vr == "DT":
             return dates.shift_datetime(text, shift, earliest)
         other = dates.partner(keyword) if keyword else None
-        others = values(element(ds, Tag(other))) if other is not None and other in ds else []
+        others = values(element(ds, other)) if other is not None else []
         paired = others[position] if position < len(others) else ""
         move = dates.shift_date if vr == "DA" else dates.shift_time
         return move(text, paired, shift, earliest)
@@ -362,6 +371,13 @@ class Cleaner:
             return Action.REMOVE, None
         kept = self._judge.kept("", decoded, Decision(Action.KEEP, ""))
         return (Action.KEEP, kept) if kept is not None else (Action.REMOVE, None)
+
+
+@lru_cache(maxsize=16)
+def _text_cleaner(
+    index: Index, shift: timedelta | None, earliest: date, keep: frozenset[str]
+) -> TextCleaner:  # the objects of a patient share it, and what it remembers
+    return TextCleaner(index, shift=shift, earliest=earliest, keep=keep)
 
 
 def _as(ds: Dataset, decoded: DataElement, vr: str) -> DataElement | None:

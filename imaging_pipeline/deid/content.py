@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 
 from imaging_pipeline.deid import codes
-from imaging_pipeline.deid.element_values import UNSAFE_TEXT, fitted
+from imaging_pipeline.deid.element_values import UNSAFE_TEXT, filled, fitted
 from imaging_pipeline.deid.options import DESCRIPTORS, PATIENT, STRUCTURED_CONTENT
 from imaging_pipeline.deid.profile import Profile
-from imaging_pipeline.deid.reading import element, values
+from imaging_pipeline.deid.reading import attribute, tag_of, texts_of
 from imaging_pipeline.deid.screen import DUMMY_TEXT, Index
 from imaging_pipeline.deid.text import TextCleaner
 
@@ -79,7 +79,7 @@ class Codes:
         A known code has the dictionary's meaning. Under the options that clean text a code of another scheme stays
         when it has the form of a code, with its meaning cleaned.
         """
-        found = {name: values(element(item, Tag(name))) for name in CODE_KEYWORDS if name in item}
+        found = {name: texts_of(item, name) for name in CODE_KEYWORDS if tag_of(name) in item}
         value_keyword = "CodeValue" if "CodeValue" in found else "LongCodeValue"
         code, scheme = found.get(value_keyword, []), found.get("CodingSchemeDesignator", [])
         if len(code) != 1 or len(scheme) != 1 or not code[0] or self._index.in_text(code[0]):
@@ -114,17 +114,24 @@ class Codes:
 
 def is_coded(item: Dataset) -> bool:
     """Whether an item of a sequence is a coded concept."""
-    return any(keyword in item for keyword in CODE_VALUE_KEYWORDS)
+    return any(tag_of(keyword) in item for keyword in CODE_VALUE_KEYWORDS)
+
+
+def dummy_item() -> Dataset:
+    """A coded concept that says nothing, for a sequence that must have an item."""
+    elements = (filled(tag_of(keyword), dictionary_VR(keyword), [text]) for keyword, text in DUMMY_CODE.items())
+    return Dataset({elem.tag: elem for elem in elements})
 
 
 def concept(item: Dataset) -> tuple[str, str]:
     """Code and meaning of a content item's concept name, empty when it has none."""
-    names = element(item, Tag("ConceptNameCodeSequence")) if "ConceptNameCodeSequence" in item else None
+    names = attribute(item, "ConceptNameCodeSequence")
     if names is None or names.VR != "SQ" or not names.value:
         return "", ""
     first = names.value[0]
-    code, meaning = (values(element(first, Tag(k))) if k in first else [] for k in ("CodeValue", "CodeMeaning"))
-    scheme = values(element(first, Tag("CodingSchemeDesignator"))) if "CodingSchemeDesignator" in first else []
+    code, meaning, scheme = (
+        texts_of(first, keyword) for keyword in ("CodeValue", "CodeMeaning", "CodingSchemeDesignator")
+    )
     return (code[0] if code and scheme == ["DCM"] else ""), " ".join(meaning)
 
 
@@ -143,7 +150,7 @@ def may_stay(item: Dataset, profile: Profile) -> bool:
     code, _ = concept(item)
     if code in CHARACTERISTICS:
         return PATIENT in profile.options and not (code == SUBJECT_AGE and _is_too_old(item, profile.max_age))
-    kind = values(element(item, Tag("ValueType"))) if "ValueType" in item else []
+    kind = texts_of(item, "ValueType")
     return not (is_identifying(item) and kind in (["DATE"], ["TIME"], ["DATETIME"], ["NUM"]))
 
 

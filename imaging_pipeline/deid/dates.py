@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.tag import BaseTag, Tag
 
 NOON: Final = time(12)
 """The time of day of a date whose time is missing: the middle of what it can be."""
@@ -29,13 +30,13 @@ _TM_MIDDLE: Final = (0, 30, 30)
 
 
 @lru_cache(maxsize=1024)
-def partner(keyword: str) -> str | None:
-    """The TM keyword of a DA keyword and the other way round (``StudyDate`` and ``StudyTime``), or None."""
+def partner(keyword: str) -> BaseTag | None:
+    """The tag of the TM that belongs to a DA and the other way round (``StudyDate`` and ``StudyTime``), or None."""
     for word, other, vr in (("Date", "Time", "TM"), ("Time", "Date", "DA")):
         candidate = keyword.replace(word, other) if word in keyword else ""
         tag = tag_for_keyword(candidate) if candidate else None
         if tag is not None and dictionary_VR(tag) == vr:
-            return candidate
+            return Tag(tag)
     return None
 
 

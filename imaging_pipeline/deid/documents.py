@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 
 from imaging_pipeline.deid.profile import Profile
-from imaging_pipeline.deid.reading import element, values
+from imaging_pipeline.deid.reading import tag_of, texts_of
 from imaging_pipeline.errors import PoisonInput, Reason
 
 DOCUMENT_KEYWORD: Final = "EncapsulatedDocument"
@@ -67,15 +66,13 @@ def describe(out: Dataset, source: Dataset) -> None:
 
 def is_document(ds: Dataset) -> bool:
     """Whether the object is of a class that carries a document (Encapsulated PDF, CDA, STL, OBJ, MTL)."""
-    tag = Tag("SOPClassUID")
-    return tag in ds and "".join(values(element(ds, tag))).startswith(_DOCUMENT_CLASSES)
+    return "".join(texts_of(ds, "SOPClassUID")).startswith(_DOCUMENT_CLASSES)
 
 
 def mime_type(ds: Dataset) -> str:
     """The MIME type of the document, in lower case; empty when the object does not say it."""
-    tag = Tag("MIMETypeOfEncapsulatedDocument")
-    return "".join(values(element(ds, tag))).lower() if tag in ds else ""
+    return "".join(texts_of(ds, "MIMETypeOfEncapsulatedDocument")).lower()
 
 
 def _held(why: str) -> PoisonInput:
-    return PoisonInput(Reason.NOT_DEIDENTIFIABLE, why, dicom_path=f"{Tag(DOCUMENT_KEYWORD):08X}")
+    return PoisonInput(Reason.NOT_DEIDENTIFIABLE, why, dicom_path=f"{tag_of(DOCUMENT_KEYWORD):08X}")

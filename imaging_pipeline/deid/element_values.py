@@ -25,7 +25,8 @@ UNSAFE_TEXT: Final = re.compile(
 
 NAMING_TEXT: Final = re.compile(
     r"\b(dr|prof|herr|frau|dott|mme|mlle)\b\.?\s*\w|\b(mr|ms|mrs)\.\s*\w|"
-    r"hospital|klinik|clinic|clinique|krankenhaus|hopital|h\u00f4pital|ospedale|infirmary|praxis|universit",
+    r"hospital|klinik|clinic|clinique|krankenhaus|hopital|h\u00f4pital|ospedale|infirmary|praxis|universit|"
+    r"\b(asked|called|ordered|requested|reviewed|seen|signed|told|patient|mother|father)\b|(\d[ ()/-]{0,2}){7}",
     re.IGNORECASE,
 )
 """People and places where only makers, models and programs should be: such a text is not kept as it is."""

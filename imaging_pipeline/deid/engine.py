@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
 
 from imaging_pipeline.deid import documents, screen, waveforms
 from imaging_pipeline.deid.cleaner import Cleaner, Subject
@@ -22,10 +23,21 @@ from imaging_pipeline.deid.pixels import Decisions, PixelReport, clean_pixels
 from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.proof import OWN_TEXTS, Proof
 from imaging_pipeline.deid.pseudonyms import ProjectKeys, is_standard_uid
-from imaging_pipeline.deid.reading import element, elements, file_meta, is_ascii, quiet, read, transfer_syntax, values
-from imaging_pipeline.deid.retained import keeps_values, without_kept
+from imaging_pipeline.deid.reading import (
+    attribute,
+    elements,
+    file_meta,
+    is_ascii,
+    quiet,
+    read,
+    tag_of,
+    texts_of,
+    transfer_syntax,
+    values,
+)
 from imaging_pipeline.deid.rules import Action, Rules
 from imaging_pipeline.deid.writing import IMPLEMENTATION_CLASS_UID, write
+from imaging_pipeline.dicom.header import Header
 from imaging_pipeline.errors import PoisonInput, Reason
 
 __all__ = ["IMPLEMENTATION_CLASS_UID", "METHOD_CODES", "OWN_TEXTS", "Deidentified", "Deidentifier"]
@@ -47,8 +59,10 @@ class Deidentified:
     Attributes:
         data: complete Part 10 file in the source's transfer syntax, its pixel bytes untouched; the same source, key and
             profile give the same bytes.
+        header: what the header of ``data`` says.
         patient_id: the pseudonym.
         uid_map: original to new, of every UID that was replaced.
+        accession_map: the same of accession numbers.
         original_patient_id: Patient ID of the source, or ``NO_PID:`` and the study's UID.
         patient_domain: Issuer of Patient ID of the source, or the domain the caller gave.
         actions: action code to number of source elements; sums to all elements of the source, file meta included.
@@ -60,11 +74,13 @@ class Deidentified:
     """
 
     data: bytes
+    header: Header
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
     patient_id: str
     uid_map: Mapping[str, str]
+    accession_map: Mapping[str, str]
     original_patient_id: str
     patient_domain: str
     actions: Mapping[str, int]
@@ -119,7 +135,7 @@ class Deidentifier:
         uids = _required_uids(ds)
         rules = self._rules_for(ds, uids["SOPClassUID"])
         identifiers = self._identifiers(ds, rules) | known
-        index = screen.Index(identifiers)
+        index = screen.index_of(frozenset(found for found in identifiers if found.kind is not screen.Kind.UID))
         documents.check(ds, self._profile)
         waveforms.check(ds)
         pixels = clean_pixels(
@@ -134,14 +150,16 @@ class Deidentifier:
         if pixels.frames:
             out.BurnedInAnnotation = "NO"  # every frame was looked at; what it held is blanked
         output = write(out, uids["SOPClassUID"], syntax)
-        self._proof.check(output, identifiers, subject.pseudonym, cleaner.meanings, rules)
+        header = self._proof.check(output, identifiers, subject.pseudonym, cleaner.meanings, rules)
         return Deidentified(
             data=output,
+            header=header,
             study_instance_uid=cleaner.uid(uids["StudyInstanceUID"]),
             series_instance_uid=cleaner.uid(uids["SeriesInstanceUID"]),
             sop_instance_uid=cleaner.uid(uids["SOPInstanceUID"]),
             patient_id=subject.pseudonym,
             uid_map=dict(cleaner.uid_map),
+            accession_map=dict(cleaner.accession_map),
             original_patient_id=subject.original_id,
             patient_domain=subject.domain,
             actions={str(action): number for action, number in sorted(cleaner.actions.items())},
@@ -158,18 +176,15 @@ class Deidentifier:
 
     def _rules_for(self, ds: FileDataset, sop_class: str) -> Rules:
         """The rules for objects of this class and manufacturer, remembered."""
-        maker = "\\".join(values(element(ds, Tag("Manufacturer")))) if "Manufacturer" in ds else ""
-        key = (sop_class, maker if any(found.manufacturer for found in self._profile.overrides) else "")
+        by_maker = any(found.manufacturer for found in self._profile.overrides)
+        key = (sop_class, "\\".join(texts_of(ds, "Manufacturer")) if by_maker else "")
         if key not in self._rules:
             self._rules[key] = Rules(self._profile, *key)
         return self._rules[key]
 
     def _identifiers(self, ds: FileDataset, rules: Rules) -> frozenset[screen.Identifier]:
         """What must not be in the output: all that identifies, but for what an option or the site keeps."""
-        if keeps_values(self._profile):
-            found = screen.identifiers_of(without_kept(ds, rules)) | screen.identifiers_of(file_meta(ds))
-        else:
-            found = screen.identifiers_of(ds)
+        found = screen.identifiers_of(ds, rules.spares)
         if UIDS in self._profile.options:
             found = frozenset(identifier for identifier in found if identifier.kind is not screen.Kind.UID)
         return found
@@ -178,10 +193,10 @@ class Deidentifier:
         """Whose object it is. An unreadable Patient ID is no missing one: it refuses the object."""
         found = {}
         for keyword in ("IssuerOfPatientID", "PatientID"):
-            decoded = element(ds, Tag(keyword)) if keyword in ds else None
-            if keyword in ds and (decoded is None or isinstance(decoded.value, bytes) or decoded.VR == "SQ"):
+            tag, decoded = tag_of(keyword), attribute(ds, keyword)
+            if tag in ds and (decoded is None or isinstance(decoded.value, bytes) or decoded.VR == "SQ"):
                 raise PoisonInput(
-                    Reason.NOT_DEIDENTIFIABLE, "the patient's identity cannot be read", dicom_path=f"{Tag(keyword):08X}"
+                    Reason.NOT_DEIDENTIFIABLE, "the patient's identity cannot be read", dicom_path=f"{tag:08X}"
                 )
             found[keyword] = "\\".join(values(decoded))
         domain = found["IssuerOfPatientID"] or patient_domain
@@ -202,29 +217,32 @@ class Deidentifier:
     def _mark(self, out: Dataset, source: Dataset, subject: Subject, claimed: tuple[str, ...]) -> None:
         """Say in the object whose it is now and what was done to it (PS3.15 E.1.1)."""
         documents.describe(out, source)
-        out.PatientID = out.PatientName = subject.pseudonym
-        out.PatientIdentityRemoved = "YES"
-        out.DeidentificationMethod = f"{OWN_TEXTS[0]}; {self._profile.profile_id} {self._profile.version}"
-        out.DeidentificationMethodCodeSequence = Sequence(_method(code) for code in claimed)
         moved = "MODIFIED" if self._profile.shifts_dates else "REMOVED"
-        out.LongitudinalTemporalInformationModified = "UNMODIFIED" if self._profile.keeps_dates else moved
+        for keyword, text in (
+            ("PatientName", subject.pseudonym),
+            ("PatientID", subject.pseudonym),
+            ("PatientIdentityRemoved", "YES"),
+            ("DeidentificationMethod", f"{OWN_TEXTS[0]}; {self._profile.profile_id} {self._profile.version}"),
+            ("LongitudinalTemporalInformationModified", "UNMODIFIED" if self._profile.keeps_dates else moved),
+        ):
+            _put(out, keyword, text)
+        codes = DataElement(tag_of("DeidentificationMethodCodeSequence"), "SQ", Sequence(map(_method, claimed)))
+        out[codes.tag] = codes
         if not is_ascii(out):
-            out.SpecificCharacterSet = "ISO_IR 192"
+            _put(out, "SpecificCharacterSet", "ISO_IR 192")
 
 
 def _required_uids(ds: FileDataset) -> dict[str, str]:
     found = {}
     for keyword in _REQUIRED_UIDS:
-        texts = values(element(ds, Tag(keyword))) if keyword in ds else []
+        texts, tag = texts_of(ds, keyword), tag_of(keyword)
         if len(texts) != 1 or not texts[0]:
-            raise PoisonInput(
-                Reason.MISSING_UID, f"{keyword} is missing or not one UID", dicom_path=f"{Tag(keyword):08X}"
-            )
+            raise PoisonInput(Reason.MISSING_UID, f"{keyword} is missing or not one UID", dicom_path=f"{tag:08X}")
         if keyword != "SOPClassUID" and is_standard_uid(texts[0]):
             raise PoisonInput(
                 Reason.NOT_DEIDENTIFIABLE,
                 f"{keyword} lies below the root of the standard, whose UIDs are not replaced",
-                dicom_path=f"{Tag(keyword):08X}",
+                dicom_path=f"{tag:08X}",
             )
         found[keyword] = texts[0]
     return found
@@ -232,7 +250,14 @@ def _required_uids(ds: FileDataset) -> dict[str, str]:
 
 def _method(code: str) -> Dataset:
     item = Dataset()
-    item.CodeValue = code
-    item.CodingSchemeDesignator = "DCM"
-    item.CodeMeaning = METHOD_CODES[code]
+    _put(item, "CodeValue", code)
+    _put(item, "CodingSchemeDesignator", "DCM")
+    _put(item, "CodeMeaning", METHOD_CODES[code])
     return item
+
+
+def _put(ds: Dataset, keyword: str, text: str) -> None:
+    """Set an attribute of text; pydicom's own way takes five times as long."""
+    tag = tag_of(keyword)
+    vr = dictionary_VR(tag)
+    ds[tag] = DataElement(tag, vr, text, already_converted=vr != "PN")

@@ -17,7 +17,7 @@ from pydicom.tag import BaseTag, Tag
 from imaging_pipeline.deid import private
 from imaging_pipeline.deid.options import SAFE_PRIVATE
 from imaging_pipeline.deid.profile import Profile
-from imaging_pipeline.deid.reading import element, quiet, read, values
+from imaging_pipeline.deid.reading import element, quiet, read, texts_of
 from imaging_pipeline.deid.rules import FREE_TEXT_VRS, TEMPORAL_VRS, Action, Rules
 from imaging_pipeline.deid.table import load_table
 from imaging_pipeline.errors import ConfigurationError
@@ -91,7 +91,7 @@ def explain_object(content: bytes, profile: Profile) -> tuple[Explanation, ...]:
     """
     with quiet():
         ds = read(content)
-        sop_class, manufacturer = ("\\".join(_texts(ds, name)) for name in ("SOPClassUID", "Manufacturer"))
+        sop_class, manufacturer = ("\\".join(texts_of(ds, name)) for name in ("SOPClassUID", "Manufacturer"))
         return tuple(_elements(ds, Rules(profile, sop_class, manufacturer), profile, "", 0))
 
 
@@ -143,7 +143,3 @@ def _name(tag: BaseTag) -> str:
     if dictionary_has_tag(tag):
         return dictionary_description(tag)
     return row.name if row is not None else "Unknown attribute"
-
-
-def _texts(ds: Dataset, keyword: str) -> list[str]:
-    return values(element(ds, Tag(keyword))) if keyword in ds else []

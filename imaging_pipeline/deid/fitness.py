@@ -5,6 +5,7 @@ Owns the judgement of kept values by VR, the patient's identifiers and the profi
 
 from __future__ import annotations
 
+from datetime import date
 from struct import pack
 from typing import Final
 
@@ -28,6 +29,7 @@ from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.reading import values
 from imaging_pipeline.deid.rules import TEMPORAL_VRS, Decision
 from imaging_pipeline.deid.screen import TEXT_VRS, Index
+from imaging_pipeline.deid.text_dates import moments
 
 _STRUCTS: Final = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _LARGE: Final = frozenset({*PIXEL_KEYWORDS, "ICCProfile", "WaveformData", "SpectroscopyData"})
@@ -82,7 +84,10 @@ class Judge:
             return False
         if decision.option == PATIENT:
             return is_characteristic(text)
-        return bool(decision.option) or not (UNSAFE_TEXT.search(text) or NAMING_TEXT.search(text))
+        if decision.option:
+            return True
+        has_moment = next(moments(text, None, date.min, frozenset()), None) is not None
+        return not (has_moment or UNSAFE_TEXT.search(text) or NAMING_TEXT.search(text))
 
     def _code_strings(self, keyword: str, decoded: DataElement) -> DataElement | None:
         """Defined terms stay in their places; other values, and terms that are a name in this object, are emptied."""

@@ -27,7 +27,6 @@ from imaging_pipeline.deid.screen import Identifier
 from imaging_pipeline.deid.staging import EVIDENCE, Staging, refuse_foreign, staged
 from imaging_pipeline.deid.survey import Looked, Survey, read_item, survey
 from imaging_pipeline.deid.vault import CrosswalkEntry, Vault, crosswalk_of
-from imaging_pipeline.dicom.header import read_header
 from imaging_pipeline.errors import ConfigurationError, PoisonInput, Reason
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.writing import write_atomically
@@ -107,10 +106,9 @@ class FolderReleaser:
         return engine.deidentify(data, patient_domain=work.item.target.source, known=work.known)
 
     def _written(self, folder: Path, work: Work, released: Deidentified) -> Outcome:
-        header = read_header(released.data)
-        outcome = outcome_of(work.item.token, released, header.json)
+        outcome = outcome_of(work.item.token, released)
         write_atomically(folder / outcome.file, released.data)
-        return replace(outcome, numbers=tuple(sorted(value_tokens(self.keys, numbers_in(header.json)))))
+        return replace(outcome, numbers=tuple(sorted(value_tokens(self.keys, numbers_in(released.header.json)))))
 
 
 def run_folder(

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from pydicom.datadict import dictionary_keyword, dictionary_VR
-from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.tag import BaseTag
 
 from imaging_pipeline.deid.dates import raw_date
 from imaging_pipeline.deid.pseudonyms import is_standard_uid
-from imaging_pipeline.deid.reading import MAX_DEPTH, element, file_meta, plain_texts, values
+from imaging_pipeline.deid.reading import MAX_DEPTH, decoded_of, file_meta, plain_texts, raw_content, values
 from imaging_pipeline.deid.rules import is_known
 from imaging_pipeline.deid.screen_bytes import MIN_DIGITS
 from imaging_pipeline.deid.table import load_table
@@ -50,8 +48,14 @@ _DEVICE: Final = re.compile(r"Manufacturer|Model|Version|Scheme|Equipment|Algori
 _UMLAUTS: Final = (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("å", "aa"), ("ø", "oe"), ("æ", "ae"))
 
 
+IsSpared = Callable[[int, int], bool]
+"""Whether the value of an attribute is no identifier, by its tag and that of the sequence it is in."""
+
+
 class Kind(enum.StrEnum):
     """What an identifier is."""
+
+    __hash__ = str.__hash__  # that of an enumeration is slow, and every identifier is hashed many times
 
     PERSON = "PERSON"
     NUMBER = "NUMBER"
@@ -70,27 +74,23 @@ class Identifier(NamedTuple):
         return f"Identifier(kind={self.kind!r})"
 
 
-class Found(NamedTuple):
-    """One element of an object.
+class _Found(NamedTuple):
+    """One element that may identify.
 
     Attributes:
-        path: tags of the sequences it is in, with numbers of items, and its own.
-        holder: data set it is in.
+        sequence: tag of the sequence it is in; 0 at the top level.
         content: its bytes as they were read; empty when it had been decoded before.
-        vr: its VR; empty when neither the object nor the dictionary says it.
-        texts: its values, where they were asked for and are no bytes.
-        decoded: the element, where its texts alone do not say everything.
-        is_read: whether its bytes are a value of its VR.
+        vr: its VR.
+        texts: its values, where they are no bytes.
+        value: its bytes, where it was read as such.
     """
 
-    path: str
-    holder: Dataset
-    tag: BaseTag
+    tag: int
+    sequence: int
     content: bytes
     vr: str
     texts: list[str]
-    decoded: DataElement | None = None
-    is_read: bool = True
+    value: bytes = b""
 
 
 @lru_cache(maxsize=4096)
@@ -99,32 +99,27 @@ def fold(text: str) -> str:
     return " ".join(WORD.findall(plain(text)))
 
 
-def identifiers_of(ds: Dataset) -> frozenset[Identifier]:
+def identifiers_of(ds: Dataset, is_spared: IsSpared | None = None) -> frozenset[Identifier]:
     """Every value of ``ds`` that must not be in its de-identified form, at every depth and in the file meta.
 
     Names and their parts, numbers and texts of attributes PS3.15 Table E.1-1 lists, UIDs that are not registered, and
     dates as ``YYYYMMDD``. Descriptive attributes (option Clean Descriptors) give none: their words are clinical, and
     names in them are found by the names of the other attributes and by `text`.
-    """
-    sources = [ds, file_meta(ds)] if isinstance(ds, FileDataset) else [ds]
-    return frozenset(
-        found
-        for source in sources
-        for elem in elements_of(source, _may_identify)
-        if elem.texts or elem.decoded is not None
-        for found in _of_element(elem)
-    )
-
-
-def elements_of(ds: Dataset, is_asked: Callable[[str, int], bool], path: str = "", depth: int = 0) -> Iterator[Found]:
-    """Every element at every depth, its values decoded only where they are asked for; in no particular order.
 
     Args:
-        ds: what to walk through.
-        is_asked: whether the values of an attribute are asked for, by the VR the object gives it (empty in implicit VR)
-            and its tag. Sequences are always walked through.
-        path: where ``ds`` is, with a dot behind it.
-        depth: number of sequences ``ds`` is in.
+        ds: the data set.
+        is_spared: see `imaging_pipeline.deid.rules.Rules.spares`; asked about the data set, not about the file meta.
+    """
+    found = list(_elements(ds))
+    if is_spared is not None:
+        found = [elem for elem in found if not is_spared(elem.tag, elem.sequence)]
+    if isinstance(ds, FileDataset):
+        found += _elements(file_meta(ds))
+    return frozenset(identifier for elem in found for identifier in _of_element(elem))
+
+
+def _elements(ds: Dataset, sequence: int = 0, depth: int = 0) -> Iterator[_Found]:
+    """Every element at every depth that may identify and has a value, in no particular order.
 
     Raises:
         PoisonInput: NOT_DEIDENTIFIABLE when sequences nest deeper than `MAX_DEPTH`.
@@ -132,26 +127,27 @@ def elements_of(ds: Dataset, is_asked: Callable[[str, int], bool], path: str = "
     if depth > MAX_DEPTH:
         raise PoisonInput(Reason.NOT_DEIDENTIFIABLE, f"sequences nest deeper than {MAX_DEPTH}")
     for tag, raw in list(ds.items()):
-        here, content = f"{path}{tag:08X}", b""
-        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes):
-            content, number, claimed = raw.value, int(tag), raw.VR or ""
-            vr = claimed or _reading(number).vr
-            if is_asked(claimed, number):
-                texts = plain_texts(vr, content)
-                if texts is not None:
-                    yield Found(here, ds, tag, content, vr, texts)
-                    continue
-            elif _is_sound(vr, content):
-                yield Found(here, ds, tag, content, claimed, [])
-                continue
-        decoded = element(ds, tag)
-        if decoded is None:
-            yield Found(here, ds, tag, content, "", [], is_read=False)
+        number, content = int(tag), raw_content(raw)
+        plain = _plain_element(number, sequence, raw.VR or "", content) if content else None
+        if plain is not None:
+            yield plain
             continue
-        yield Found(here, ds, tag, content, decoded.VR, values(decoded), decoded)
-        if decoded.VR == "SQ":
-            for position, item in enumerate(decoded.value or ()):
-                yield from elements_of(item, is_asked, f"{here}[{position}].", depth + 1)
+        decoded = decoded_of(ds, tag, raw)
+        if decoded is not None and decoded.VR == "SQ":
+            for item in decoded.value or ():
+                yield from _elements(item, number, depth + 1)
+        elif decoded is not None:
+            value = decoded.value if isinstance(decoded.value, bytes) else b""
+            yield _Found(number, sequence, content, decoded.VR, values(decoded), value)
+
+
+def _plain_element(tag: int, sequence: int, claimed: str, content: bytes) -> _Found | None:
+    """An element that can be told from its bytes, without its texts where these cannot identify; None for others."""
+    vr = claimed or _reading(tag).vr
+    if not _may_identify(claimed, tag):
+        return _Found(tag, sequence, b"", vr, []) if _is_sound(vr, content) else None
+    texts = plain_texts(vr, content)
+    return None if texts is None else _Found(tag, sequence, content, vr, texts)
 
 
 def _is_sound(vr: str, content: bytes) -> bool:
@@ -163,7 +159,8 @@ def _is_sound(vr: str, content: bytes) -> bool:
 @lru_cache(maxsize=8192)
 def keyword_of(tag: int) -> str:
     """The keyword of a standard attribute or of one of the file meta group; empty otherwise."""
-    return dictionary_keyword(tag) if is_known(tag) or tag >> 16 == 0x0002 else ""
+    is_meta = tag >> 16 == 0x0002 and dictionary_has_tag(tag)
+    return dictionary_keyword(tag) if is_meta or is_known(tag) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +183,6 @@ def _reading(tag: int) -> _Reading:
     )
 
 
-def expected_vr(tag: int) -> str:
-    """The VR of the dictionary, with all that may be (``US or SS``); empty for what is no attribute of a data set."""
-    return _reading(tag).vr
-
-
 @lru_cache(maxsize=8192)
 def _may_identify(vr: str, tag: int) -> bool:
     """Whether an attribute may hold identifiers, by the VR it is said to have and by that of the dictionary."""
@@ -199,12 +191,11 @@ def _may_identify(vr: str, tag: int) -> bool:
     return bool(vrs & _IDENTIFYING_VRS) or (reading.is_identifying and bool(vrs & TEXT_VRS))
 
 
-def _of_element(elem: Found) -> Iterator[Identifier]:
+def _of_element(elem: _Found) -> Iterator[Identifier]:
     """Identifiers in one element, whose VR may be another than the dictionary's: it then counts as both."""
-    reading = _reading(int(elem.tag))
-    vr, expected, texts = elem.vr, reading.vr, elem.texts
-    if elem.decoded is not None and isinstance(elem.decoded.value, bytes):
-        texts = [elem.decoded.value.decode("latin-1").strip(" \0")]
+    reading = _reading(elem.tag)
+    vr, expected = elem.vr, reading.vr
+    texts = [elem.value.decode("latin-1").strip(" \0")] if elem.value else elem.texts
     if "PN" in (vr, expected):
         yield from _of_names(elem.content, texts)
     if "UI" in (vr, expected):

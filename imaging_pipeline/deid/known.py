@@ -15,8 +15,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from imaging_pipeline.deid.profile import Profile
-from imaging_pipeline.deid.reading import quiet
-from imaging_pipeline.deid.retained import keeps_values, without_kept
+from imaging_pipeline.deid.reading import name_text, quiet
 from imaging_pipeline.deid.rules import Rules
 from imaging_pipeline.deid.screen import TEXT_VRS, Identifier, Kind, identifiers_of
 from imaging_pipeline.errors import PoisonInput, Reason
@@ -25,7 +24,6 @@ _VRS: Final = TEXT_VRS | {"PN"}
 _SHARED: Final = frozenset({Kind.PERSON, Kind.NUMBER, Kind.TEXT})
 """Kinds that are looked for in other objects of the patient: their UIDs and dates are theirs alone."""
 _PATIENT, _ISSUER, _STUDY, _INSTANCE = "00100020", "00100021", "0020000D", "00080018"
-_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 Text = tuple[str, str, str]
 """Tag, value representation and one value."""
@@ -85,8 +83,7 @@ def values_of(header: Mapping[str, Any]) -> Iterator[Text]:
             if vr == "SQ":
                 yield from values_of(value or {})
             elif isinstance(value, Mapping):
-                groups = [str(value.get(group) or "") for group in _GROUPS]
-                yield tag, vr, "=".join(groups).rstrip("=")
+                yield tag, vr, name_text(value)
             elif value is not None:
                 yield tag, vr, str(value).strip(" \0")
 
@@ -97,7 +94,7 @@ def shared_identifiers(texts: Iterable[Text], profile: Profile) -> frozenset[Ide
     Values of attributes that an option of the profile keeps are none. Overrides for one SOP class or manufacturer are
     not looked at: what only they keep counts as an identifier.
     """
-    rules = Rules(profile) if keeps_values(profile) else None
+    rules = Rules(profile)
     by_tag: dict[tuple[str, str], set[str]] = {}
     for tag, vr, text in texts:
         by_tag.setdefault((tag, vr), set()).add(text)
@@ -106,7 +103,7 @@ def shared_identifiers(texts: Iterable[Text], profile: Profile) -> frozenset[Ide
         for (tag, vr), values in by_tag.items():
             ds = Dataset()
             ds.add(DataElement(int(tag, 16), vr, sorted(values)))
-            found |= identifiers_of(without_kept(ds, rules) if rules else ds)
+            found |= identifiers_of(ds, rules.spares)
     return frozenset(each for each in found if each.kind in _SHARED)
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from imaging_pipeline.deid.engine import IMPLEMENTATION_CLASS_UID, METHOD_CODES, OWN_TEXTS
 from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import is_standard_uid
-from imaging_pipeline.deid.retained import keeps_tag
+from imaging_pipeline.deid.rules import Rules
 from imaging_pipeline.deid.table import load_table as ps315_table
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.registry import Column, Table
@@ -79,10 +79,10 @@ def count_leaks(
         profile: the profile the rows were released under; None: the Basic Profile without any option.
     """
     with identified.one_snapshot():
-        return _leaks(_Originals(identified, batch_id), tables, profile)
+        return _leaks(_Originals(identified, batch_id), tables, Rules(profile) if profile else None)
 
 
-def _leaks(known: _Originals, tables: Mapping[str, pa.Table], profile: Profile | None) -> dict[str, int]:
+def _leaks(known: _Originals, tables: Mapping[str, pa.Table], rules: Rules | None) -> dict[str, int]:
     originals = known.identifiers()
     found: dict[str, int] = {}
     for table_name, rows in tables.items():
@@ -93,13 +93,13 @@ def _leaks(known: _Originals, tables: Mapping[str, pa.Table], profile: Profile |
             if is_own or (table_name, column) == _ELEMENT_VALUES:
                 continue
             suspects = [value for value in values if _folded(value) in originals]
-            if suspects and column in _kept_columns(table, profile):
+            if suspects and column in _kept_columns(table, rules):
                 kept = known.values(table, column)
                 suspects = [value for value in suspects if _folded(value) not in kept]
             if suspects:
                 place = f"{table_name}.{column}"
                 found[place] = found.get(place, 0) + len(suspects)
-    if elements := _leaking_elements(known, tables, originals, profile):
+    if elements := _leaking_elements(known, tables, originals, rules):
         found[".".join(_ELEMENT_VALUES)] = elements
     return found
 
@@ -117,7 +117,7 @@ def research_rows(research: Lake, batch_id: str) -> dict[str, pa.Table]:
 
 
 def _leaking_elements(
-    known: _Originals, tables: Mapping[str, pa.Table], originals: frozenset[str], profile: Profile | None
+    known: _Originals, tables: Mapping[str, pa.Table], originals: frozenset[str], rules: Rules | None
 ) -> int:
     """Values of ``dicom_element`` that are an identifier; an attribute the profile keeps may say what it said."""
     table, column = _ELEMENT_VALUES
@@ -133,7 +133,7 @@ def _leaking_elements(
     ]
     if not suspects:
         return 0
-    kept_tags = {tag for tag, _ in suspects if "x" not in tag and _is_kept_tag(tag, profile)}
+    kept_tags = {tag for tag, _ in suspects if "x" not in tag and _is_kept_tag(tag, rules)}
     kept = known.header_values(kept_tags) if kept_tags else frozenset()
     return sum(suspect not in kept for suspect in suspects)
 
@@ -195,25 +195,25 @@ class _Originals:
         )
 
 
-def _kept_columns(table: Table, profile: Profile | None) -> frozenset[str]:
+def _kept_columns(table: Table, rules: Rules | None) -> frozenset[str]:
     """Columns mirroring an attribute that the profile keeps, and codes taken from such ones."""
-    return frozenset(column.name for column in table.columns if _is_kept(column, profile))
+    return frozenset(column.name for column in table.columns if _is_kept(column, rules))
 
 
-def _is_kept(column: Column, profile: Profile | None) -> bool:
+def _is_kept(column: Column, rules: Rules | None) -> bool:
     """By the standard's own table and the profile: a site may have declared its column to hold nothing."""
     if "xx" in column.tag:
         return False
     tags = re.findall(r"[0-9A-F]{8}", column.tag)
-    if tags and profile is not None and keeps_tag(profile, int(tags[-1], 16)):
+    if tags and rules is not None and rules.keeps(int(tags[-1], 16)):
         return True
     is_plain = column.phi == "none" and bool(tags or column.type.startswith("CODE"))
     return is_plain and all(ps315_table().row(int(tag, 16)) is None for tag in tags[-1:])
 
 
-def _is_kept_tag(tag: str, profile: Profile | None) -> bool:
+def _is_kept_tag(tag: str, rules: Rules | None) -> bool:
     number = int(tag, 16)
-    return ps315_table().row(number) is None or (profile is not None and keeps_tag(profile, number))
+    return ps315_table().row(number) is None or (rules is not None and rules.keeps(number))
 
 
 def _folded(text: str) -> str:

@@ -86,13 +86,12 @@ class Outcome:
         return cls(**plain | {name: tuple(found.get(name, ())) for name in ("options", "warnings", "numbers")})
 
 
-def outcome_of(token: str, released: Deidentified, header_json: str) -> Outcome:
+def outcome_of(token: str, released: Deidentified) -> Outcome:
     """The outcome of a released object.
 
     Args:
         token: keyed token of the source object.
         released: what the engine made of it.
-        header_json: header of the released bytes.
     """
     return Outcome(
         token,
@@ -106,7 +105,7 @@ def outcome_of(token: str, released: Deidentified, header_json: str) -> Outcome:
         sop_instance_uid=released.sop_instance_uid,
         patient_id=released.patient_id,
         study_instance_uid=released.study_instance_uid,
-        quasi=quasi_identifiers(header_json),
+        quasi=quasi_identifiers(released.header.json),
     )
 
 

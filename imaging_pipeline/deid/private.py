@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from pydicom._private_dict import private_dictionaries
 from pydicom.dataset import Dataset
@@ -63,8 +63,15 @@ def identify(ds: Dataset, tag: BaseTag) -> PrivateElement | None:
     if not tag.is_private or tag.element < 0x1000:
         return None
     owner = creator_tag(tag)
-    texts = values(element(ds, owner)) if owner in ds else []
+    texts = values(element(ds, owner))
     return PrivateElement(texts[0], tag.group, tag.element & 0xFF) if len(texts) == 1 and texts[0] else None
+
+
+def identified(data_set: Mapping[str, Any], tag: int) -> PrivateElement | None:
+    """As `identify`, in a data set of the DICOM JSON Model."""
+    group, number = tag >> 16, tag & 0xFFFF
+    creators = data_set.get(f"{group:04X}{number >> 8:04X}", {}).get("Value", [])
+    return PrivateElement(creators[0], group, number & 0xFF) if len(creators) == 1 and creators[0] else None
 
 
 def meaning(found: PrivateElement) -> str:

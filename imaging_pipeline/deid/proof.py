@@ -6,14 +6,13 @@ in. Contains no search of its own, that is `screen`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import dictionary_keyword
-from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
+from pydicom.tag import Tag
 
 from imaging_pipeline.deid import private, screen
 from imaging_pipeline.deid.content import CODE_KEYWORDS, DUMMY_CODE
@@ -23,6 +22,7 @@ from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.rules import REPLACED, Action, Rules, is_known
 from imaging_pipeline.deid.screen import TEXT_VRS
 from imaging_pipeline.deid.writing import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from imaging_pipeline.dicom.header import Header, read_header
 from imaging_pipeline.errors import PoisonInput, Reason
 
 OWN_TEXTS: Final = (
@@ -63,7 +63,7 @@ class Proof:
         patient_id: str,
         meanings: set[str],
         rules: Rules,
-    ) -> None:
+    ) -> Header:
         """Refuse an object whose written form holds an identifier of its source or what no rule lets through.
 
         Args:
@@ -73,12 +73,16 @@ class Proof:
             meanings: code meanings the engine wrote into it.
             rules: the rules it was cleaned under: they say which private elements may be in it.
 
+        Returns:
+            The header of ``output``.
+
         Raises:
             PoisonInput: RESIDUAL_IDENTIFIER, with the places and kinds of what was found.
         """
         wanted = (
             found for found in identifiers if found.text != IMPLEMENTATION_CLASS_UID
         )  # re-released objects have it
+        header = read_header(output)
         found = screen.prove(
             output,
             wanted,
@@ -87,17 +91,19 @@ class Proof:
             harmless=self._words | _words(meanings),
             keeps_uids=UIDS in self._profile.options,
             is_allowed=partial(self._is_allowed, rules) if self._keeps_private else screen.is_standard,
+            header=header,
         )
         if found:
             raise PoisonInput(Reason.RESIDUAL_IDENTIFIER, f"{len(found)} finding(s): {', '.join(found[:8])}")
+        return header
 
-    def _is_allowed(self, rules: Rules, holder: Dataset, tag: BaseTag) -> bool:
+    def _is_allowed(self, rules: Rules, holder: Mapping[str, Any], tag: int) -> bool:
         """Whether an element may be in a released object under the option for private ones: a standard one, or safe."""
-        if not tag.is_private:
-            return is_known(int(tag))
-        if private.is_creator(tag):
+        if not tag >> 16 & 1:
+            return is_known(tag)
+        if private.is_creator(Tag(tag)):
             return True
-        found = private.identify(holder, tag)
+        found = private.identified(holder, tag)
         return found is not None and rules.private(found) is not None
 
 

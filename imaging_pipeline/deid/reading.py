@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
@@ -21,7 +21,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -36,6 +36,7 @@ _STRUCTS: Final = {
 }  # fmt: skip
 _LONG_TEXTS: Final = frozenset({"ST", "LT", "UT", "UR"})
 _PLAIN_TEXTS: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UC", "UI"}) | _LONG_TEXTS
+_NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 _PADDING: Final = " \0\t\r\n"
 _UNDEFINED: Final = 0xFFFFFFFF
 _TEXTS: Final = frozenset({"LO", "SH", "ST", "LT", "UC", "UT", "PN"})
@@ -115,18 +116,40 @@ def file_meta(ds: FileDataset) -> Dataset:
     return meta if meta is not None else FileMetaDataset()
 
 
+@lru_cache(maxsize=1024)
+def tag_of(keyword: str) -> BaseTag:
+    """The tag of a keyword."""
+    return Tag(keyword)
+
+
+def attribute(ds: Dataset, keyword: str) -> DataElement | None:
+    """As `element`, by keyword."""
+    return element(ds, tag_of(keyword))
+
+
+def texts_of(ds: Dataset, keyword: str) -> list[str]:
+    """As `values`, by keyword; an attribute that is not there has none."""
+    return values(attribute(ds, keyword))
+
+
 def element(ds: Dataset, tag: BaseTag) -> DataElement | None:
-    """The decoded element, or None when its bytes are not a value of its VR.
+    """The decoded element, or None when it is not there or its bytes are not a value of its VR.
 
     Plain values (ASCII text, binary numbers, bytes) are decoded here, without pydicom's checks, which take most of the
     time a header takes; numbers in text (DS, IS) come as the texts they are.
     """
+    return decoded_of(ds, tag, ds.get_item(tag, keep_deferred=True))
+
+
+def decoded_of(ds: Dataset, tag: BaseTag, found: object) -> DataElement | None:
+    """`element`, where what ``ds`` holds as ``tag`` is at hand."""
     try:
-        found = ds.get_item(tag)
         if isinstance(found, RawDataElement):
             plain = _plain(found)
             if plain is not None:
                 return plain
+        elif found is None:
+            return None
         decoded = ds[tag]
         if decoded.VR == "PN":
             str(decoded.value)  # names are decoded when first read
@@ -187,8 +210,12 @@ def _vr(tag: int) -> str:
 
 def raw_bytes(ds: Dataset, tag: BaseTag) -> bytes:
     """The undecoded value of ``tag``; empty once it has been decoded."""
-    raw = ds.get_item(tag)
-    return raw.value if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) else b""
+    return raw_content(ds.get_item(tag))
+
+
+def raw_content(found: object) -> bytes:
+    """`raw_bytes`, where what the data set holds is at hand."""
+    return found.value if isinstance(found, RawDataElement) and isinstance(found.value, bytes) else b""
 
 
 def values(decoded: DataElement | None) -> list[str]:
@@ -198,6 +225,8 @@ def values(decoded: DataElement | None) -> list[str]:
     value = decoded.value
     if isinstance(value, str):
         return [value.strip(_PADDING)] if value else []
+    if isinstance(value, int | float):
+        return [str(value).strip(_PADDING)]
     if isinstance(value, bytes) or decoded.is_empty:
         return []
     parts = value if decoded.VM > 1 else [value]
@@ -221,6 +250,11 @@ def elements(
         if decoded is not None and decoded.VR == "SQ":
             for number, item in enumerate(decoded.value or ()):
                 yield from elements(item, f"{here}[{number}].", depth + 1)
+
+
+def name_text(groups: Mapping[str, str]) -> str:
+    """A person name of the DICOM JSON Model with its component groups as in a file."""
+    return "=".join(groups.get(group) or "" for group in _NAME_GROUPS).rstrip("=")
 
 
 def is_ascii(ds: Dataset) -> bool:

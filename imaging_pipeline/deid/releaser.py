@@ -18,7 +18,7 @@ from imaging_pipeline.deid.profile import Profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.deid.targets import Target
 from imaging_pipeline.deid.vault import CrosswalkEntry, crosswalk_of
-from imaging_pipeline.dicom.header import Header, read_header
+from imaging_pipeline.dicom.header import Header
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Stage
 from imaging_pipeline.metadata.placing import StoredObject
 from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
@@ -27,7 +27,7 @@ from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.writing import write_atomically
 from imaging_pipeline.sources import ElementMode
 
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 """Raise it when the same object, profile and key would give another file."""
 
 OBJECTS_PER_CHUNK = 16
@@ -117,8 +117,8 @@ class Releaser:
         if content.sha256 != target.sha256:
             raise PoisonInput(Reason.CHANGED_WHILE_READ, "its bytes are not those that were catalogued")
         released = engine.deidentify(content.prefix, patient_domain=target.version.source, known=target.known)
-        header = read_header(released.data)
-        outcome = outcome_of(target.source_token, released, header.json)
+        header = released.header
+        outcome = outcome_of(target.source_token, released)
         stored = self._stored(released, outcome, header)
         write_atomically(self.staged(stored), released.data)
         result.crosswalk.extend(crosswalk_of(released))

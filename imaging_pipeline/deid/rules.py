@@ -36,11 +36,13 @@ REPLACED: Final = frozenset({"PatientID", "PatientName", "AccessionNumber"})
 OVERRIDE: Final = "override"
 """Stands in `Decision.option` where a site has decided."""
 
+_KEEPING: Final = frozenset({*RETAINING, FULL_DATES, OVERRIDE})
 _KEPT_BY_VR: Final = (
     (frozenset({"SQ"}), "a sequence, its items are judged one by one"),
     (frozenset({"CS"}), "defined terms"),
 )
 
+_LENGTH_TO_END: Final = 0x00080001
 _MANDATORY: Final = ("1", "1C")
 _MAY_BE_EMPTY: Final = ("2", "2C")
 
@@ -74,7 +76,7 @@ class Decision:
 class Rules:
     """The actions of one profile for one kind of object; asked once per attribute and place, and remembered."""
 
-    __slots__ = ("_actions", "_bases", "_overrides", "_private", "_profile", "_sop_class")
+    __slots__ = ("_actions", "_bases", "_overrides", "_private", "_profile", "_sop_class", "_spared")
 
     def __init__(self, profile: Profile, sop_class: str = "", manufacturer: str = "") -> None:
         self._profile = profile
@@ -88,6 +90,7 @@ class Rules:
         }
         self._actions: dict[tuple[int, int], Decision] = {}
         self._bases: dict[tuple[int, int], Action] = {}
+        self._spared: dict[tuple[int, int], bool] = {}
 
     def action(self, tag: int, sequence: int = 0) -> Action:
         """The action for ``tag``, whatever VR the object claims (see `vr_matches`).
@@ -105,6 +108,22 @@ class Rules:
         if decision is None:
             decision = self._actions[place] = self._resolve(tag, sequence)
         return decision
+
+    def keeps(self, tag: int, sequence: int = 0) -> bool:
+        """Whether an option, or the site, keeps an attribute as it is: what it holds is then no leak."""
+        decision = self.decide(tag, sequence)
+        return decision.action is Action.KEEP and decision.option in _KEEPING
+
+    def spares(self, tag: int, sequence: int) -> bool:
+        """Whether a value is kept on purpose, or is a description that is cleaned: as a whole it is no identifier."""
+        place = (tag, sequence)
+        found = self._spared.get(place)
+        if found is None:
+            decision = self.decide(tag, sequence)
+            is_cleaned = decision.action is Action.CLEAN and decision.option in _KEEPING | {*CLEANING}
+            found = self.keeps(tag, sequence) or (is_cleaned and load_table().row(tag) is not None)
+            self._spared[place] = found
+        return found
 
     def fallback(self, tag: int, sequence: int = 0) -> Action:
         """The action when nothing of a cleaned or kept value may stay: without any option or allow-list."""
@@ -248,6 +267,7 @@ def _known(tag: int) -> tuple[str, frozenset[str]]:
     return dictionary_keyword(tag), frozenset(dictionary_VR(tag).split(" or "))
 
 
+@lru_cache(maxsize=8192)
 def known_keyword(tag: int) -> str:
     """The keyword of an attribute of a data set; empty for all others."""
     return _known(tag)[0] if is_known(tag) else ""
@@ -257,10 +277,13 @@ def known_keyword(tag: int) -> str:
 def is_known(tag: int) -> bool:
     """Whether ``tag`` is a standard attribute that may occur in a data set at all.
 
-    Private groups, group lengths, command and file-set groups, curves (50xx) and overlays (60xx) never are.
+    Private groups, group lengths, Length to End (retired: it counts bytes of a message), command and file-set groups,
+    curves (50xx) and overlays (60xx) never are.
     """
     group, element = tag >> 16, tag & 0xFFFF
-    if group % 2 or group < 0x0008 or element == 0 or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
+    if group % 2 or group < 0x0008 or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
+        return False
+    if element == 0 or tag == _LENGTH_TO_END:
         return False
     return dictionary_has_tag(tag) and bool(dictionary_keyword(tag))
 

@@ -41,6 +41,7 @@ _HEX: Final = re.compile(rb"(?:[0-9a-fA-F]{2}[ :-]?){6,}")
 _ESCAPED: Final = re.compile(rb"[%=][0-9a-fA-F]{2}")
 _PERCENT: Final = re.compile(rb"[\w.+-]*(?:[%=][0-9a-fA-F]{2}[\w.+-]*){2,}")
 _ENTITIES: Final = re.compile(rb"[\w ]*(?:&#x?[0-9a-fA-F]+;[\w ]*){2,}")
+_STREAM: Final = re.compile(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]")
 _WIDE: Final = (
     (b"A\0" * 4, re.compile(rb"(?:[\x20-\x7e]\x00){4,}"), 0, 2),
     (b"\0A" * 4, re.compile(rb"(?:\x00[\x20-\x7e]){4,}"), 1, 2),
@@ -127,18 +128,14 @@ class Haystack:
         return any(needle in self._data for needle in _needles(text.strip()))
 
 
-def inflated(value: bytes) -> bytes:
-    """What a zlib or gzip stream at the beginning of ``value`` holds, at most 4 MB of it; empty when there is none."""
-    if value[:3] == b"\x1f\x8b\x08":
-        window = 16 + zlib.MAX_WBITS
-    elif value[:1] == b"\x78" and value[1:2] in (b"\x01", b"\x5e", b"\x9c", b"\xda"):
-        window = zlib.MAX_WBITS
-    else:
-        return b""
-    try:
-        return zlib.decompressobj(window).decompress(value, _MAX_INFLATED)
-    except zlib.error:
-        return b""
+def inflated(data: bytes) -> Iterator[bytes]:
+    """What zlib and gzip streams that begin anywhere in ``data`` hold, at most 4 MB of each."""
+    for match in _STREAM.finditer(data):
+        window = zlib.MAX_WBITS + (16 if match[0][:1] == b"\x1f" else 0)
+        try:
+            yield zlib.decompressobj(window).decompress(memoryview(data)[match.start() :], _MAX_INFLATED)
+        except zlib.error:
+            continue
 
 
 def _unwrapped(data: bytes, layers: int) -> Iterator[bytes]:

@@ -8,24 +8,29 @@ last step is a default deny: a name nobody thought of is not in the vocabulary. 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Final
 
 from imaging_pipeline.deid import text_patterns as patterns
+from imaging_pipeline.deid.disguises import readings
 from imaging_pipeline.deid.screen import Index
 from imaging_pipeline.deid.text_dates import moments
-from imaging_pipeline.deid.vocabulary import is_clinical, is_likely_name, is_name_word, name_words, plain
+from imaging_pipeline.deid.vocabulary import is_clinical, is_likely_name, is_name_word, name_words, plain, visible
 
 MAX_TEXT: Final = 100_000
 """Longer texts (characters) are no descriptions; they are removed whole."""
+_MAX_REMEMBERED: Final = 256
+"""Longer texts are not remembered: they hardly come twice."""
 MAX_DIGITS: Final = 4
 """Digits in a row that a measurement or a protocol's name may have; longer numbers identify."""
 
 _TOKEN: Final = re.compile(r"[^\W_]+")
+_POWERS: Final = str.maketrans("\u00b2\u00b3\u00b9", "231")
+"""``mm\u00b2`` is a unit and its power."""
 _PIECE: Final = re.compile(r"[^\W\d_]+|\d+")
 _DECIMAL: Final = re.compile(r"(?<![\w.])\d{1,4}[.,]\d+(?![\w.])|(?<![\w.])0?\.\d+(?![\w.])")
 _QUANTITY: Final = re.compile(
@@ -34,16 +39,6 @@ _QUANTITY: Final = re.compile(
 _XRAY: Final = patterns.caseless(r"\bX[- ]?Ray(?![^\W_])")
 _NAME_WORD: Final = re.compile(rf"{patterns.NAME_PART}[.'\u2019]?s?")
 _NAME_STEP: Final = re.compile(rf"({patterns.NAME_PART}|[A-Z]\.?)([\s.,^-]{{0,2}})")
-_PRINTABLE: Final = re.compile(r"[ -~\r\n\t\f]*")
-_PLAIN: Final = re.compile(r"[A-Za-zÀ-ÿ ,/()_+:;^\r\n-]+")
-_SIGNALS: Final = patterns.words(
-    "hospital clinic clinics university college institute institut klinik praxis spital clinique hopital "
-    "cabinet health associates may mars name nom mr m dr sr pd ca fr oa sir dame road street room ward floor "
-    "tech technologist technician operator physician surgeon consultant resident fellow attending nurse author "
-    "reader initials user signed signature by phone call called cell mobile resides lives living native "
-    "contact gp arzt interne gez"
-)
-"""Known words that may stand beside something that is none: a text with one is looked at in full."""
 _MODALITIES: Final = frozenset({"MR", "DR", "SR", "PD", "CA", "M", "FR", "OA", "HR", "ST", "NAME"})
 _MAX_INITIALS: Final = 3
 _NO_NAMES: Final = patterns.words(
@@ -77,28 +72,48 @@ class TextCleaner:
         keep: words of the site that are clinical although the vocabulary lacks them. A word of the index still goes.
     """
 
-    __slots__ = ("_earliest", "_index", "_keep", "_shift")
+    __slots__ = ("_done", "_earliest", "_index", "_keep", "_shift")
 
     def __init__(self, index: Index, *, shift: timedelta | None, earliest: date, keep: Collection[str] = ()) -> None:
         self._index = index
         self._shift = shift
         self._earliest = earliest
-        self._keep = frozenset(plain(word) for text in keep for word in _TOKEN.findall(text))
+        self._keep = _kept_words(frozenset(keep))
+        self._done: dict[str, Cleaned] = {}
 
     def clean(self, text: str) -> Cleaned:
-        """The text without identifiers; empty when nothing of it may stay."""
-        text = _visible(text)
+        """The text without identifiers; empty when nothing of it may stay. Short texts are remembered."""
+        text = visible(text)
+        if len(text) > _MAX_REMEMBERED:
+            return self.cleaned_anew(text)
+        done = self._done.get(text)
+        if done is None:
+            anybody = _of_anybody(text, self._keep)
+            is_own = anybody is None or self._names_patient(text) or self._names_patient(anybody.text)
+            done = self._done[text] = self.cleaned_anew(text) if anybody is None or is_own else anybody
+        return done
+
+    def _names_patient(self, text: str) -> bool:
+        return next(self._own(patterns.Seen(text)), None) is not None
+
+    def _own(self, seen: patterns.Seen) -> Iterator[tuple[int, int]]:
+        """Where identifiers of the patient stand, as they are or written in another way."""
+        yield from self._index.spans(seen.text)
+        for start, end, reading in readings(seen.low):
+            if reading not in self._index.days and self._index.in_text(reading):
+                yield start, end
+
+    def cleaned_anew(self, text: str) -> Cleaned:
+        """As `clean`, of a text without hidden characters, nothing remembered."""
         if not text.strip():
             return Cleaned("", Counter())
-        if self._is_plain(text):
-            return Cleaned(text.strip(), Counter())
         seen = patterns.Seen(text) if len(text) <= MAX_TEXT else None
         if seen is None or any(form.spans(seen) for form in patterns.STRUCTURED):
             return Cleaned("", Counter({"STRUCTURED": 1}))
         work = _Work(seen)
         self._mark_forms(work)
         shifted = self._mark_dates(work)
-        work.mark_all("IDENTIFIER", (span for span in self._index.spans(text) if not work.is_replaced(*span)))
+        work.mark_all("IDENTIFIER", (span for span in self._own(work.seen) if not work.is_replaced(*span)))
         self._mark_people(work)
         self._mark_institutions(work)
         self._mark_unknown(work)
@@ -106,20 +121,9 @@ class TextCleaner:
         if not work.removed and not shifted:
             return Cleaned(text.strip(), work.removed)
         result = work.result()
-        if next(self._index.spans(result), None):
+        if self._names_patient(result):
             return Cleaned("", work.removed + Counter({"IDENTIFIER": 1}))  # what was taken out stood between its parts
         return Cleaned(result, work.removed, shifted)
-
-    def _is_plain(self, text: str) -> bool:
-        """Whether a text needs no further look: known words that are no names, and nothing that makes a form."""
-        if not _PLAIN.fullmatch(text):
-            return False
-        for word in map(plain, _TOKEN.findall(text)):
-            if not (is_clinical(word) or word in self._keep) or is_name_word(word) or word in _SIGNALS:
-                return False
-        if patterns.INITIALS.spans(patterns.Seen(text)) or patterns.SPACED.search(text):
-            return False
-        return next(self._index.spans(text), None) is None
 
     def _mark_forms(self, work: _Work) -> None:
         for form in patterns.PATTERNS:
@@ -179,8 +183,9 @@ class TextCleaner:
             return True
         if is_clinical(folded):
             return not (token.istitle() and len(token) > 1 and folded in name_words("short"))
-        digits = [piece for piece in _PIECE.findall(token) if piece.isdigit()]
-        letters = [piece for piece in _PIECE.findall(token) if not piece.isdigit()]
+        pieces = _PIECE.findall(token.translate(_POWERS))
+        digits = [piece for piece in pieces if piece.isdigit()]
+        letters = [piece for piece in pieces if not piece.isdigit()]
         if set(map(plain, letters)) == {"x"} and all(len(run) <= MAX_DIGITS for run in digits) and token.isascii():
             return True  # 512x512x128
         total = sum(map(len, digits))
@@ -231,6 +236,19 @@ class TextCleaner:
         return is_name and work.text[stop:start] in (" ", ". ") and work.is_gone(begin, stop)
 
 
+@lru_cache(maxsize=8)
+def _kept_words(texts: frozenset[str]) -> frozenset[str]:
+    return frozenset(plain(word) for text in texts for word in _TOKEN.findall(text))
+
+
+@lru_cache(maxsize=4096)
+def _of_anybody(text: str, keep: frozenset[str]) -> Cleaned | None:
+    """What a text becomes of which nothing is its patient's own; None where it has a date, which moves with theirs."""
+    if next(moments(text, None, date.min, frozenset()), None):
+        return None
+    return TextCleaner(Index(()), shift=None, earliest=date.min, keep=keep).cleaned_anew(text)
+
+
 class _Work:
     """A text and which of its characters go or are replaced."""
 
@@ -278,18 +296,6 @@ class _Work:
         for start, (end, instead) in self._instead.items():
             left[start:end] = [instead, *[""] * (end - start - 1)]
         return _tidy("".join(left))
-
-
-def _visible(text: str) -> str:
-    """The text composed, without characters that only hide something (zero width, direction, control)."""
-    if _PRINTABLE.fullmatch(text):
-        return text
-    composed = unicodedata.normalize("NFC", text)
-    return "".join(
-        char
-        for char in composed
-        if char in "\r\n\t\f" or unicodedata.category(char) not in ("Cf", "Cc", "Co", "Cs", "Cn")
-    )
 
 
 def _tokens(text: str) -> Iterator[tuple[int, int]]:

@@ -36,6 +36,10 @@ _LANGUAGES: Final = (
         "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
         "gen feb mar apr mag giu lug ago set ott nov dic",
     ),
+    (
+        "januari februari maart april mei juni juli augustus september oktober november december",
+        "jan feb mrt apr mei jun jul aug sep okt nov dec",
+    ),
 )
 _OTHER_SPELLINGS: Final = {"sept": 9, "jänner": 1, "mrz": 3, "maerz": 3, "fev": 2, "aout": 8, "feber": 2}
 
@@ -93,6 +97,9 @@ _PATTERNS: Final = tuple(
         # 05.01.2021, 1/5/21, 05-01-2021, 5. 1. 2021
         rf"{_BEFORE}{_START}(?P<a>\d{{1,2}})(?P<sep>\s?[-/._]\s?)(?P<b>\d{{1,2}})(?P=sep){_YEAR_OR_SHORT}(?!\d"
         rf"|\.\d){_AFTER}",
+        # 05 01 2021, 2021 01 05
+        rf"{_BEFORE}{_START}(?P<a>\d{{1,2}})(?P<sep> )(?P<b>\d{{1,2}}) {_YEAR}(?!\d|[.,]\d){_AFTER}",
+        rf"{_BEFORE}{_START}{_YEAR} (?P<m>1[0-2]|0[1-9]) (?P<d>3[01]|[12]\d|0[1-9])(?![\d.,:/-]){_AFTER}",
         # 5 January 2021, 5. Jan. 21, 05-JAN-2021, 05JAN2021, 5 de enero de 2021, 5th of January
         rf"{_BEFORE}(?<![\d.,:/]){_DAY}[\s/_-]*(?:of\s|de\s)?\s*{_MONTH}(?:[\s,/_-]*(?:de\s)?{_YEAR_OR_SHORT}"
         rf"(?![\d.])){_AFTER}",
@@ -100,8 +107,9 @@ _PATTERNS: Final = tuple(
         rf"{_BEFORE}(?<![^\W_]){_MONTH}[\s/_-]*{_DAY}(?:\s*,\s*|[\s/_-]+){_YEAR_OR_SHORT}(?![\d.]){_AFTER}",
         # 2021 Jan 5, 2021-JAN-05
         rf"{_BEFORE}(?<!\d){_YEAR}[\s/_-]*{_MONTH}[\s/_-]*{_DAY}(?!\d){_AFTER}",
-        # January 2021, 01/2021, 2021-01
+        # January 2021, Jan '21, 01/2021, 2021-01
         rf"(?<![^\W_]){_MONTH}[\s,'/_-]*(?:de\s)?{_YEAR}(?!\d)",
+        rf"(?<![^\W_]){_MONTH}[\s,/_-]*(?P<y>['\u2019]\d\d)(?!\d)",
         rf"{_START}(?P<m>1[0-2]|0?[1-9])/{_YEAR}{_END}",
         rf"{_START}(?P<m>1[0-2]|0[1-9])\.{_YEAR}{_END}",
         rf"{_START}{_YEAR}[-/](?P<m>1[0-2]|0[1-9]){_END}",
@@ -257,7 +265,7 @@ def _likelier(
 
 
 def _full_year(text: str) -> int:
-    year = int(text.lstrip("'"))
+    year = int(text.lstrip("'\u2019"))
     return year if year >= 100 else year + (2000 if year < 50 else 1900)
 
 
@@ -303,7 +311,7 @@ def _spelled(name: str, value: str, old: str) -> str:
     if name == "mon":
         return _month_name(int(value), old)
     if name == "y":
-        return value if len(old) == 4 else "'" * old.startswith("'") + value[2:]
+        return value if len(old) == 4 else old[:-2] + value[2:]
     if name == "ap":
         return value.upper() if old.isupper() else value
     return value if name == "f" or len(old) == 2 else str(int(value))

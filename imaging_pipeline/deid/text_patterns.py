@@ -192,15 +192,15 @@ class Form(NamedTuple):
 
     def spans(self, seen: Seen) -> list[tuple[int, int]]:
         """Where it stands in a text."""
-        if seen.digits < self.digits or not self._has_part(seen.low):
+        if seen.digits < self.digits:
             return []
-        return [match.span() for match in self.pattern.finditer(seen.text if self.is_cased else seen.low)]
-
-    def _has_part(self, low: str) -> bool:
         for part in self.parts:  # half the time of any()
-            if part in low:
-                return True
-        return not self.parts
+            if part in seen.low:
+                break
+        else:
+            if self.parts:
+                return []
+        return [match.span() for match in self.pattern.finditer(seen.text if self.is_cased else seen.low)]
 
 
 def _form(kind: str, pattern: str, digits: int = 0, parts: str = "") -> Form:
@@ -219,8 +219,8 @@ STRUCTURED: Final = tuple(
         (r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{7,}={1,2}(?![A-Za-z0-9+/=])", 0, 0, "="),  # padded base64
         (r"(?<![\w])(?=[0-9a-f]*\d)(?:[0-9a-f]{2}){8,}(?![\w])", _I, 1, ""),  # hex digits
         (r"(?:\b[0-9a-f]{2}[ :-]){6,}[0-9a-f]{2}\b", _I, 0, ""),  # hex dump
-        (r"%[0-9A-F]{2}.*%[0-9A-F]{2}|&#x?[0-9A-F]+;|\\u[0-9a-f]{4}|\\x[0-9a-f]{2}|=[0-9A-F]{2}=[0-9A-F]{2}",
-         _I, 0, "% &# \\ ="),
+        (r"%[0-9A-F]{2}.*%[0-9A-F]{2}|&#x?[0-9A-F]+;|[\\/]u[0-9a-f]{4}|\\x[0-9a-f]{2}|=[0-9A-F]{2}=[0-9A-F]{2}",
+         _I, 0, "% &# \\ /u ="),
         (r"MSH\||PID\||\x0b|BEGIN:VCARD|-----BEGIN ", 0, 0, ""),  # HL7 version 2, vCard, PEM
     )
 )  # fmt: skip
@@ -266,6 +266,8 @@ PATTERNS: Final = (
     _form("ADDRESS", rf"\b\d{{1,5}}[a-z]?,?\s+(?:[^\W\d_][\w.'\u2019-]*\s+){{1,4}}?{_STREET}\b",
                      1, "street road avenue lane drive boulevard terrace highway parkway alley"),
     _form("ADDRESS", rf"\b\d{{1,5}}[a-z]?,?\s+(?:(?-i:[A-ZÀ-Þ])[\w.'\u2019-]*\s+){{1,4}}?{_STREET_SHORT}\b\.?", 1),
+    _form("ADDRESS", rf"(?-i:\b[A-ZÀ-Þ]){NAME_PART}\s+(?:street|road|avenue|boulevard|rd|blvd)\b\.?",
+                     parts="street road avenue boulevard rd blvd"),
     _form("ADDRESS", rf"(?:{_STREET_DE})\s*\d{{1,4}}\s?[a-z]?\b",
                      1, "str weg gasse allee platz damm ufer ring chaussee steig laan gracht"),
     _form("ADDRESS", rf"\b(?:(?:\d{{1,4}}\s?(?:bis|ter)?,?\s+)?{_STREET_FR}|\d{{1,4}}\s?(?:bis"
@@ -290,9 +292,14 @@ PATTERNS: Final = (
                      r"|\b[A-Z]{1,2}\d[A-Z\d]?\s\d[A-Z]{2}\b", 2),
     _form("ADDRESS", rf"\b{_PLACE_LABEL}\b\.?[\s:#-]*(?:(?:no|nr|n°)\.?\s*)?(?:\d{{1,5}}[a-z]?"
                      rf"|[a-z]?\d{{1,4}})(?:[-/.]\d+)?\b", 1),
+    _form("NUMBER", r"(?<![\w.,/-])[a-z]{0,3}\d{2,}-\d{3,}-\d{2,}[a-z]?(?![\w/-])", 7, "-"),
     _form("AGE", r"\b(?:9\d|1[0-4]\d)\s*[-\u2013]?\s*(?:y(?:ea)?rs?|y\.?\s?/?o|y|jahre?|jährige?[rsnm]?|j"
                  r"|ans?|años|anni)\b"
                  r"(?:\s*[-\u2013]?\s*(?:old|alt|d['\u2019]âge))?", 2),
+    _form("AGE", rf"\b(?:ninety|(?:a |one )?hundred)(?:[\s-]*(?:and[\s-]+)?{_COUNT_WORD})?[\s-]*"
+                 r"(?:y(?:ea)?rs?|y\.?\s?/?o)\b(?:[\s-]*(?:old|of\s+age))?|\b[a-zäöü]*(?:neunzig|hundert)[a-zäöü]*\s*(?:jahre?|jährige?[rsnm]?)?\b|"
+                 r"\bquatre[\s-]vingt[\s-](?:dix|onze|douze|treize|quatorze|quinze|seize)(?:[\s-]\w+)?\s+ans\b",
+                     parts="ninety hundred neunzig hundert quatre"),
     _form("AGE", r"\b(?:aged?|alter|âge|âgée?\s+de|im\s+alter\s+von)\s*[:=]?\s*(?:9\d|1[0-4]\d)\b", 2),
 )  # fmt: skip
 """What is taken out as a whole, in the order it is looked for."""

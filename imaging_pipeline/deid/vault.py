@@ -21,7 +21,7 @@ from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.sqlite import connect
 
-KINDS: Final = ("PATIENT", "UID")
+KINDS: Final = ("PATIENT", "ACCESSION", "UID")
 """What a crosswalk entry may be about."""
 
 _SEPARATOR: Final = "\0"
@@ -44,9 +44,11 @@ class CrosswalkEntry:
 
 
 def crosswalk_of(released: Deidentified) -> list[CrosswalkEntry]:
-    """The entries of one released object: its patient, as domain and Patient ID, and every UID that was replaced."""
-    patient = f"{released.patient_domain}\x1f{released.original_patient_id}"
-    entries = [CrosswalkEntry("PATIENT", released.patient_id, patient)]
+    """The entries of one released object: its patient and accession numbers, with their domain, and replaced UIDs."""
+    domain = released.patient_domain
+    entries = [CrosswalkEntry("PATIENT", released.patient_id, f"{domain}\x1f{released.original_patient_id}")]
+    numbers = released.accession_map.items()
+    entries += [CrosswalkEntry("ACCESSION", new, f"{domain}\x1f{original}") for original, new in numbers]
     return entries + [CrosswalkEntry("UID", new, original) for original, new in released.uid_map.items()]
 
 
@@ -82,15 +84,15 @@ class Vault:
 
         Raises:
             ValueError: an entry's kind is not one of `KINDS`.
-            ConfigurationError: a pseudonym stands for another patient already.
+            ConfigurationError: a pseudonym stands for another patient or accession number already.
             TransientError: the file is locked by another process for too long, or the disk refuses.
         """
         wanted = list(entries)
         rows = [(entry.kind, entry.pseudonym, self._sealed(entry)) for entry in wanted]
-        patients = {entry for entry in wanted if entry.kind == "PATIENT"}
+        numbers = {entry for entry in wanted if entry.kind != "UID"}
         with self._connected() as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._refuse_second_patient(connection, patients)
+            self._refuse_second(connection, numbers)
             connection.executemany("INSERT OR IGNORE INTO crosswalk VALUES (?, ?, ?)", rows)
 
     def originals(self, kind: str) -> Iterator[tuple[str, str]]:
@@ -107,17 +109,19 @@ class Vault:
             row = connection.execute(query, (kind, pseudonym)).fetchone()
         return self._opened(kind, pseudonym, row[0]) if row else None
 
-    def _refuse_second_patient(self, connection: sqlite3.Connection, patients: Iterable[CrosswalkEntry]) -> None:
+    def _refuse_second(self, connection: sqlite3.Connection, numbers: Iterable[CrosswalkEntry]) -> None:
         """Format-preserving pseudonyms of two domains can meet; keyed ones never do."""
-        known: dict[str, str] = {}
-        for entry in patients:
-            if entry.pseudonym not in known:
+        known: dict[tuple[str, str], str] = {}
+        for entry in numbers:
+            key = (entry.kind, entry.pseudonym)
+            if key not in known:
                 query = "SELECT sealed FROM crosswalk WHERE kind = ? AND pseudonym = ?"
-                row = connection.execute(query, (entry.kind, entry.pseudonym)).fetchone()
-                known[entry.pseudonym] = self._opened(entry.kind, entry.pseudonym, row[0]) if row else entry.original
-            if known[entry.pseudonym] != entry.original:
+                row = connection.execute(query, key).fetchone()
+                known[key] = self._opened(*key, row[0]) if row else entry.original
+            if known[key] != entry.original:
+                whose = "patients" if entry.kind == "PATIENT" else "accession numbers"
                 raise ConfigurationError(
-                    "two patients would get one pseudonym: use keyed pseudonyms (identifiers: pseudonym in the profile)"
+                    f"two {whose} would get one pseudonym: use keyed pseudonyms (identifiers: pseudonym in the profile)"
                 )
 
     def _sealed(self, entry: CrosswalkEntry) -> bytes:

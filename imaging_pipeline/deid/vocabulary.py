@@ -21,12 +21,13 @@ MIN_COMPOUND: Final = 8
 """Shorter words are no compounds: too many family names are made of two short words."""
 _UNDECOMPOSED: Final = str.maketrans(
     {"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ð": "d", "þ": "th", "æ": "ae", "Æ": "AE", "œ": "oe",
-     "Œ": "OE", "\u0131": "i"}
+     "Œ": "OE", "\u0131": "i", "\u00b5": "u", "\u03bc": "u"}
 )  # fmt: skip
 """Letters that Unicode does not take apart into a letter and a mark."""
 _MIN_PART: Final = 4
 _MIN_STEM: Final = 4
 _MAX_WORD: Final = 48
+_PRINTABLE: Final = re.compile(r"[ -~\r\n\t\f]*")
 
 _ENDINGS: Final = (
     ("s", ""), ("es", ""), ("ies", "y"), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e"), ("ly", ""), ("ally", ""),
@@ -116,6 +117,18 @@ def plain(text: str) -> str:
         return text.casefold()
     spread = unicodedata.normalize("NFKD", text.translate(_UNDECOMPOSED))
     return "".join(char for char in spread if not unicodedata.combining(char)).casefold()
+
+
+def visible(text: str) -> str:
+    """The text composed, without characters that only hide something (zero width, direction, control)."""
+    if _PRINTABLE.fullmatch(text):
+        return text
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(
+        char
+        for char in composed
+        if char in "\r\n\t\f" or unicodedata.category(char) not in ("Cf", "Cc", "Co", "Cs", "Cn")
+    )
 
 
 @lru_cache(maxsize=32768)

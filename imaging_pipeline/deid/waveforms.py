@@ -6,9 +6,8 @@ Owns that check. Contains no reading of signals.
 from __future__ import annotations
 
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 
-from imaging_pipeline.deid.reading import element, values
+from imaging_pipeline.deid.reading import attribute, texts_of
 from imaging_pipeline.errors import PoisonInput, Reason
 
 
@@ -18,12 +17,11 @@ def check(ds: Dataset) -> None:
     Raises:
         PoisonInput: NOT_DEIDENTIFIABLE.
     """
-    tag = Tag("WaveformSequence")
-    groups = element(ds, tag) if tag in ds else None
+    groups = attribute(ds, "WaveformSequence")
     if groups is None or groups.VR != "SQ":
         return
     for number, group in enumerate(groups.value or ()):
-        data = element(group, Tag("WaveformData")) if "WaveformData" in group else None
+        data = attribute(group, "WaveformData")
         if data is None or not isinstance(data.value, bytes):
             continue
         expected = (
@@ -36,10 +34,10 @@ def check(ds: Dataset) -> None:
             raise PoisonInput(
                 Reason.NOT_DEIDENTIFIABLE,
                 "the waveform data is longer than its samples",
-                dicom_path=f"{tag:08X}[{number}].{Tag('WaveformData'):08X}",
+                dicom_path=f"{groups.tag:08X}[{number}].{data.tag:08X}",
             )
 
 
 def _number(ds: Dataset, keyword: str) -> int:
-    found = values(element(ds, Tag(keyword))) if keyword in ds else []
+    found = texts_of(ds, keyword)
     return int(found[0]) if found and found[0].isdigit() else 0

@@ -11,7 +11,7 @@ from struct import pack
 from typing import Final
 
 from pydicom import dcmwrite
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -76,16 +76,13 @@ def _file_meta(out: Dataset, sop_class: str, syntax: str) -> FileMetaDataset:
 
 
 def _data_set(ds: Dataset, *, is_implicit: bool) -> bytes:
-    parts = []
-    for tag in sorted(ds.keys(), key=int):
-        found = ds.get_item(tag)
-        if not isinstance(found, DataElement):
-            raise _NotPlainError
-        parts.append(_element(found, is_implicit=is_implicit))
-    return b"".join(parts)
+    found = dict(ds.items())
+    return b"".join(_element(found[tag], is_implicit=is_implicit) for tag in sorted(found, key=int))
 
 
-def _element(elem: DataElement, *, is_implicit: bool) -> bytes:
+def _element(elem: DataElement | RawDataElement, *, is_implicit: bool) -> bytes:
+    if not isinstance(elem, DataElement):
+        raise _NotPlainError
     vr, number = elem.VR, int(elem.tag)
     content = _sequence(elem, is_implicit=is_implicit) if vr == "SQ" else _content(elem)
     length = _UNDEFINED if elem.is_undefined_length else len(content)
@@ -122,4 +119,7 @@ def _content(elem: DataElement) -> bytes:
     if vr in _STRUCTS:
         numbers = [value] if isinstance(value, int | float) else list(value)
         return pack(f"<{len(numbers)}{_STRUCTS[vr]}", *numbers)
+    if vr == "AT":
+        tags = [int(tag) for tag in ([value] if isinstance(value, int) else value)]
+        return b"".join(pack("<HH", tag >> 16, tag & 0xFFFF) for tag in tags)
     raise _NotPlainError

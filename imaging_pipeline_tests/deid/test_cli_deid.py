@@ -121,6 +121,7 @@ def test_the_key_holder_finds_what_was_held_and_goes_back_from_a_pseudonym(
     assert run(capsys, "review", inputs, tmp_path / "out", "--project", "lung")[0] == 2
     ds = dcmread(next((tmp_path / "out").rglob("*.dcm")))
     assert PATIENT_ID in run(capsys, "reveal", ds.PatientID, "--project", "chest")[1]
+    assert "ACC992817" in run(capsys, "reveal", ds.AccessionNumber, "--project", "chest")[1]
     assert f"{ROOT}.3." in run(capsys, "reveal", ds.SOPInstanceUID, "--project", "chest")[1]
     assert run(capsys, "reveal", "2.25.1", "--project", "chest")[0] == 2
     for path in (home / "vault").iterdir():

@@ -398,3 +398,23 @@ def test_no_warning_log_line_or_message_holds_a_value(
 def test_the_corpus_itself_is_released() -> None:
     assert released(chest_film()).SOPClassUID == DX
     assert keyword_for_tag(0x00100010) == "PatientName"
+
+
+def test_an_unknown_element_of_the_file_meta_is_left_behind() -> None:
+    ds = chest_film()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.add(DataElement(0x00020200, "LO", "Zwyntharquist"))
+    out = released(encode(ds))
+    assert 0x00020200 not in out.file_meta
+
+
+def test_a_length_that_counts_bytes_of_another_message_is_no_place_for_a_number() -> None:
+    ds = chest_film()
+    ds.add(DataElement(0x00080001, "UL", 77319455))
+    assert 0x00080001 not in released(ds)
+
+
+@pytest.mark.parametrize("text", ["March 2016", "call 065-636 2442", "asked for by the ward", "5 pm, 12 May 2016"])
+def test_a_kept_device_text_is_no_place_for_dates_phones_and_sentences(text: str) -> None:
+    assert released(chest_film(Manufacturer=text)).get("Manufacturer", "") != text
+    assert released(chest_film(Manufacturer="Acme 3000 v2.1")).Manufacturer == "Acme 3000 v2.1"

@@ -3,12 +3,14 @@ from __future__ import annotations
 import base64
 import gzip
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 
 import pytest
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from imaging_pipeline.deid import engine
 from imaging_pipeline.deid.cleaner import Cleaner
@@ -208,3 +210,24 @@ def test_the_proof_follows_the_options_of_the_profile() -> None:
     found = prove(encode(ds), [], patient_id="P1", texts=TEXTS)
     assert {"0020000D:UID", "00324000:TEXT", "00290010:UNKNOWN_OR_PRIVATE", "00291001:UNKNOWN_OR_PRIVATE"} <= set(found)
     assert prove(encode(ds), [], patient_id="P1", texts=None, keeps_uids=True, is_allowed=lambda *_: True) == ()
+
+
+@pytest.mark.parametrize("packed", [zlib.compress, gzip.compress])
+def test_a_packed_text_is_found_wherever_it_begins(packed: Callable[[bytes], bytes]) -> None:
+    hidden = _hidden(b"\1\2\3 and then " + packed(b"patient Zwyntharquist " * 3))
+    assert residual(hidden, identifiers_of(chest_film())) == ("bytes:PERSON",)
+
+
+def test_what_another_reader_cannot_read_is_not_released() -> None:
+    output = encode(chest_film(PatientName="P1", PatientID="P1"))
+    assert any(found.endswith(":UNREADABLE") for found in violations(output[:-5], patient_id="P1", texts=TEXTS))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+def test_pixels_alone_are_not_searched_in_any_transfer_syntax(syntax: str) -> None:
+    wanted = [Identifier(Kind.PERSON, "Oberon")]
+    ds = chest_film(PatientName="P1", PatientID="P1")
+    ds["PixelData"].value = b"Oberon Tiberius Zwyntharquist   "
+    assert residual(encode(ds, syntax), wanted) == ()
+    ds.add(DataElement(0x00282000, "OB", b"\0\0Oberon\0\0"))
+    assert residual(encode(ds, syntax), wanted) == ("bytes:PERSON",)

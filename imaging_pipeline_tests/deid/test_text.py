@@ -352,3 +352,47 @@ def _descriptions(content: bytes) -> set[str]:
 def test_the_vocabulary_is_folded_and_without_single_names() -> None:
     assert all(word == word.casefold() and word.isascii() for word in clinical_words())
     assert {"zwyntharquist", "smith", "schmidt", "dupont"}.isdisjoint(clinical_words())
+
+
+UNUSUAL = [
+    ("knee 22 02 2016", "knee 20 01 2016", "22 02"),
+    ("2016 02 22 MR", "2016 01 20 MR", "02 22"),
+    ("liver Mar '16", "liver Feb '16", "Mar"),
+    ("24 mei 2011 knie", "21 april 2011 knie", "mei"),
+    ("abdomen 70-4418-93X", "abdomen", "4418"),
+    ("ninety-four years old woman", "woman", "ninety"),
+    ("Baker Street, chest", "chest", "Baker"),
+    ("/u0042/u0072/u006f/u0077/u006e knee", "", "u0042"),
+    ("Mrs Gold, knee", "knee", "Gold"),
+]
+
+
+@pytest.mark.parametrize(("text", "stays", "goes"), UNUSUAL)
+def test_unusual_forms_of_dates_numbers_ages_and_streets_go_or_move(text: str, stays: str, goes: str) -> None:
+    result = cleaned(text, days=-33)
+    assert goes not in result
+    assert stays in result
+
+
+@pytest.mark.parametrize(
+    "text", ["7 7 3 1 9 4 5", "7.7.3.1.9.4.5", "77-31-945", "seven seven three one nine four five", "0x75fb79",
+             "79 98 101 114 111 110", "0b3r0n", "o8eron"]
+)  # fmt: skip
+def test_the_patients_own_number_and_name_go_however_they_are_written(text: str) -> None:
+    result = cleaned(f"knee {text} chest", index=PATIENT)
+    assert text not in result
+    assert cleaned(f"knee {text} chest", index=PATIENT) == result
+
+
+@pytest.mark.parametrize("text", ["ADC (10^-6 mm²/s)", "50 µl", "0.1 mmol/kg Gd", "740 MBq", "3 cm²", "300 mT/m"])
+def test_units_stay_with_their_numbers(text: str) -> None:
+    assert cleaned(text) == text
+
+
+def test_what_one_patients_text_became_is_not_what_another_patients_becomes() -> None:
+    for text in ("hand and knee", "Oberon, hand, knee", "20210403 knee"):
+        for _ in range(2):
+            assert cleaned(text) == TextCleaner(NOBODY, shift=None, earliest=EARLIEST).cleaned_anew(text).text
+            own = TextCleaner(PATIENT, shift=timedelta(days=-33), earliest=EARLIEST)
+            assert own.clean(text).text == own.cleaned_anew(text).text
+            assert "hand" not in own.clean(text).text.casefold()

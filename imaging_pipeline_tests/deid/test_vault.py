@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from imaging_pipeline.deid.vault import CrosswalkEntry, Vault
+from imaging_pipeline.deid.vault import CrosswalkEntry, Vault, crosswalk_of
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline_tests.deid.corpus import keys
+from imaging_pipeline_tests.deid.corpus import chest_film, keys, release
 
 SECRET = "Zwyntharquist MRN-7731945"
 
@@ -113,3 +113,17 @@ def test_a_pseudonym_cannot_come_to_stand_for_a_second_patient(tmp_path: Path) -
             vault.record(entries)
     assert list(vault.originals("PATIENT")) == [("P1", "first")]
     assert list(vault.originals("UID")) == []
+
+
+def test_an_accession_number_can_be_traced_and_no_pseudonym_stands_for_two(tmp_path: Path) -> None:
+    vault = Vault(tmp_path / "vault" / "crosswalk.db", keys())
+    released = release(chest_film())
+    vault.record(crosswalk_of(released))
+    pseudonym = released.accession_map["ACC992817"]
+    assert vault.original("ACCESSION", pseudonym) == "north\x1fACC992817"
+    assert b"ACC992817" not in b"".join(path.read_bytes() for path in (tmp_path / "vault").iterdir())
+    for kind, first in (("PATIENT", released.patient_id), ("ACCESSION", pseudonym)):
+        with pytest.raises(ConfigurationError, match="would get one pseudonym"):
+            vault.record([CrosswalkEntry(kind, first, "south\x1fACC992818")])
+    vault.record([CrosswalkEntry("PATIENT", pseudonym, "north\x1fA1")])
+    assert vault.original("ACCESSION", pseudonym) == "north\x1fACC992817"

@@ -19,12 +19,13 @@ from imaging_pipeline.deid.targets import keys_of_batch, plan_of
 from imaging_pipeline.errors import TransientError
 from imaging_pipeline.metadata.quality import count_violations
 from imaging_pipeline.metadata.silver import VersionPolicy, load_silver
-from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.tensors import batch as tensor_batch
-from imaging_pipeline.tensors.batch import TensorCounts, load_tensors, withdraw_tensors
+from imaging_pipeline.tensors.batch import TensorCounts, load_tensors
 from imaging_pipeline.tensors.recipe import Recipe, load_recipe
 from imaging_pipeline.tensors.shards import ShardReader
+from imaging_pipeline.tensors.storage import ShardStore
+from imaging_pipeline.tensors.withdrawal import withdraw_tensors
 from imaging_pipeline_tests.conftest import folder
 from imaging_pipeline_tests.deid.corpus import ROOT, chest_film, encode, keys
 from imaging_pipeline_tests.deid.test_release import FIRST, SECOND, Zones
@@ -46,6 +47,9 @@ class Chain(Zones):
 
     def recipe(self) -> Recipe:
         return load_recipe("chest-xray-224")
+
+    def shards(self) -> ShardStore:
+        return ShardStore(str(self.folder / "tensors"))
 
     def patients(self) -> list[str]:
         """Research Patient IDs of what is released."""
@@ -72,7 +76,7 @@ class Chain(Zones):
                 progress=lambda *_: go_on(meanwhile),
             )
         finally:
-            withdraw_tensors(self.research, about, self.recipe())
+            withdraw_tensors(self.research, about, self.shards())
 
     def make_tensors(
         self, batch_id: str, recipe: Recipe | None = None, meanwhile: Iterator[object] | None = None
@@ -80,8 +84,8 @@ class Chain(Zones):
         return load_tensors(
             self.research,
             batch_id,
-            recipe or self.recipe(),
-            self.folder / "tensors",
+            [recipe or self.recipe()],
+            self.shards(),
             workers=1,
             progress=lambda *_: go_on(meanwhile),
         )
@@ -350,8 +354,8 @@ def test_tensors_of_all_recipes_go_with_the_content_they_were_made_from(
     zones.release_again(SECOND)
     ((kept,),) = zones.research.rows("SELECT instance_key FROM deid.deid_verification WHERE arrival_batch = ?", [FIRST])
     found = zones.research.rows("SELECT instance_key FROM gold.image_tensor")
-    assert found == zones.research.rows("SELECT instance_key FROM gold.model_prediction") == [(kept,)]
-    assert zones.instances_in_shards() == [kept]
+    assert found == zones.research.rows("SELECT instance_key FROM gold.model_prediction") == [(kept,), (kept,)]
+    assert zones.instances_in_shards() == [kept, kept]
 
 
 def test_a_tensor_moves_with_its_instance_and_is_in_one_shard(zones: Chain) -> None:
@@ -375,16 +379,11 @@ def test_a_kill_while_tensors_are_taken_back_is_mended_by_running_again(
     zones.make_tensors(FIRST)
     zones.vanish(FIRST, "f0")
 
-    calls: list[str] = []
-
-    def killed_before_the_old_shard_goes(uri: str) -> Path:
-        calls.append(uri)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return uri_to_path(uri)
+    def killed_before_the_old_shard_goes(*_: object) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(tensor_batch, "uri_to_path", killed_before_the_old_shard_goes)
+        patched.setattr(ShardStore, "remove", killed_before_the_old_shard_goes)
         with pytest.raises(KeyboardInterrupt):
             zones.release_again(FIRST)
     assert zones.tensors() == 2
