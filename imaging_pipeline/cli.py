@@ -16,7 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from imaging_pipeline import __version__
+from imaging_pipeline.cli_dataset import add_dataset
 from imaging_pipeline.cli_deid import add_deid
+from imaging_pipeline.cli_import import add_import
 from imaging_pipeline.errors import ConfigurationError, ImagingError, TransientError
 from imaging_pipeline.settings import Settings
 from imaging_pipeline.sources import SourceConfig, one_time_source
@@ -123,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("doctor", help="check this installation").set_defaults(run=_doctor)
 
     add_deid(commands, _progress)
+    add_dataset(commands)
+    add_import(commands, _progress)
 
     dev = commands.add_parser("dev", help="open the Dagster UI and daemon on this instance")
     dev.add_argument("--port", type=int, default=3000)

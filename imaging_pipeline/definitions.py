@@ -5,9 +5,9 @@ from __future__ import annotations
 import dagster as dg
 
 from imaging_pipeline.defs import completion, intake, jobs, promotion
-from imaging_pipeline.defs.assets import bronze, deid, model, quality, silver, studies, tensors, views
+from imaging_pipeline.defs.assets import bronze, deid, model, quality, silver, studies, tensors, thumbnails, views
+from imaging_pipeline.defs.checks import datasets, zones
 from imaging_pipeline.defs.checks import quality as quality_checks
-from imaging_pipeline.defs.checks import zones
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.settings import Settings
 
@@ -16,8 +16,11 @@ def build_defs(workspace: Workspace | None = None) -> dg.Definitions:
     """All definitions, on a workspace or on the one the environment describes."""
     workspace = workspace or Workspace(Settings.from_environment())
     return dg.Definitions(
-        assets=[*dg.load_assets_from_modules([bronze, silver, quality, deid, tensors, model, studies]), *views.specs],
-        asset_checks=dg.load_asset_checks_from_modules([zones, quality_checks]),
+        assets=[
+            *dg.load_assets_from_modules([bronze, silver, quality, deid, thumbnails, tensors, model, studies]),
+            *views.specs,
+        ],
+        asset_checks=dg.load_asset_checks_from_modules([zones, quality_checks, datasets]),
         jobs=[
             jobs.ingest_batch,
             jobs.settle_studies,

@@ -28,6 +28,9 @@ MIN_DISTINCT_BYTES = 16
 VERSION_POLICIES = ("keep_last", "keep_first", "keep_both")
 """What becomes current when a SOP Instance UID comes again with other bytes; see ``metadata``."""
 
+SHARD_COMPRESSIONS = ("none", "lz4")
+"""How tensor shards are packed; plain ones are mapped into memory, packed ones travel faster."""
+
 _PREFIX = "IMAGING_PIPELINE_"
 
 
@@ -87,7 +90,11 @@ class Settings:
         s3_region: region of buckets and queues; None: the AWS configuration's.
         workers: processes for parsing, de-identification and decoding.
         profile: de-identification profile: the name of a shipped one, or a file.
-        recipe: tensor recipe, by shipped name or path.
+        recipe: tensor recipes, each a shipped name or a path, with commas between them; the first is the model's.
+        tensor_files: where tensor shards go: a folder, or ``s3://bucket/prefix``.
+        shard_bytes: tensors of about so many bytes make one shard.
+        shard_compression: how shards are packed: ``none`` or ``lz4``.
+        training: how the network is trained, by shipped name or path.
         mlflow_tracking_uri: MLflow backend store.
     """
 
@@ -116,6 +123,10 @@ class Settings:
     workers: int = 2
     profile: str = "basic"
     recipe: str = "chest-xray-224"
+    tensor_files: str = "tensors"
+    shard_bytes: int = 256 << 20
+    shard_compression: str = "none"
+    training: str = "resnet18-128"
     epochs: int | None = None
     _key_text: str | None = field(default=None, repr=False)
 
@@ -156,6 +167,10 @@ class Settings:
             workers=read.positive("WORKERS", os.cpu_count() or 1),
             profile=read.text("DEID_PROFILE", "basic"),
             recipe=read.text("RECIPE", "chest-xray-224"),
+            tensor_files=_place(read.text("TENSOR_FILES", str(home / "research" / "tensors"))),
+            shard_bytes=read.positive("SHARD_BYTES", 256 << 20),
+            shard_compression=read.choice("SHARD_COMPRESSION", SHARD_COMPRESSIONS),
+            training=read.text("TRAINING", "resnet18-128"),
             epochs=read.positive("EPOCHS", 0) or None,
             _key_text=read.text("MASTER_KEY", "") or None,
         )
@@ -207,9 +222,9 @@ class Settings:
         return self.home / "research" / "files"
 
     @property
-    def tensor_files(self) -> Path:
-        """Folder of the Arrow tensor shards."""
-        return self.home / "research" / "tensors"
+    def tensor_cache(self) -> Path:
+        """Folder of local copies of tensor shards that lie in a bucket."""
+        return self.home / "research" / "tensor_cache"
 
     @property
     def mlflow_artifacts(self) -> Path:
@@ -265,6 +280,19 @@ class Settings:
         finally:
             partial.unlink(missing_ok=True)
         return True
+
+
+def _place(location: str) -> str:
+    """A folder, as an absolute path, or ``s3://bucket/prefix``.
+
+    Raises:
+        ConfigurationError: another kind of place.
+    """
+    if "://" not in location:
+        return str(Path(location).expanduser().resolve())
+    if not re.fullmatch(r"s3://[^/]+/[^/].*", location):
+        raise ConfigurationError(f"{_PREFIX}TENSOR_FILES must be a folder or s3://bucket/prefix")
+    return location
 
 
 def _lake(read: _Reader, home: Path, name: str) -> LakeLocation:

@@ -9,7 +9,8 @@ from imaging_pipeline.defs.reporting import asset_key
 STUDY_ASSETS = dg.AssetSelection.assets(asset_key("silver", "study_state"), asset_key("deid", "study_state"))
 
 BATCH_ASSETS = (
-    dg.AssetSelection.groups("bronze", "silver", "deid") | dg.AssetSelection.assets(asset_key("gold", "image_tensor"))
+    dg.AssetSelection.groups("bronze", "silver", "deid")
+    | dg.AssetSelection.assets(asset_key("gold", "image_tensor"), asset_key("gold", "thumbnail"))
 ) - STUDY_ASSETS
 
 MODEL_ASSETS = dg.AssetSelection.assets(
@@ -25,7 +26,7 @@ ingest_batch = dg.define_asset_job(
     "ingest_batch",
     selection=BATCH_ASSETS,
     executor_def=dg.in_process_executor,
-    description="One batch of objects: bronze, silver, de-identified files and tables, tensors; checks in between.",
+    description="One batch: bronze, silver, de-identified files and tables, thumbnails, tensors; checks in between.",
 )
 
 settle_studies = dg.define_asset_job(

@@ -161,11 +161,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> d
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def picture(title: str, png: bytes) -> dg.MarkdownMetadataValue:
-    """A plot shown inline; one that is too large is named only."""
-    if len(png) > MAX_INLINE_BYTES:
-        return dg.MetadataValue.md(f"{title}: {len(png):,} bytes, too large to show here; see MLflow")
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+def picture(title: str, image: bytes, mime_type: str = "image/png") -> dg.MarkdownMetadataValue:
+    """A picture shown inline; one that is too large is named only."""
+    if len(image) > MAX_INLINE_BYTES:
+        return dg.MetadataValue.md(f"{title}: {len(image):,} bytes, too large to show here")
+    return dg.MetadataValue.md(f"![{title}](data:{mime_type};base64,{base64.b64encode(image).decode()})")
 
 
 def _describe(column: registry.Column) -> str:

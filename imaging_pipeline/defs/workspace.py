@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dagster_aws.s3 import S3Resource
@@ -22,6 +22,7 @@ from imaging_pipeline.deid.profile import Profile, load_profile
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.vault import Vault
+from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.lake.dictionary.rows import write_dictionary
 from imaging_pipeline.lake.instances import open_lake
 from imaging_pipeline.lake.store import Lake
@@ -33,11 +34,14 @@ from imaging_pipeline.objects.opening import access_of, open_source
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.s3 import S3Access
 from imaging_pipeline.objects.source import Source
-from imaging_pipeline.pneumonia.config import TrainingConfig
+from imaging_pipeline.pneumonia.config import TrainingConfig, load_training
 from imaging_pipeline.pneumonia.tracking import ModelTracker
 from imaging_pipeline.settings import LakeLocation, Settings
 from imaging_pipeline.sources import Deletions, ElementMode, SourceConfig
 from imaging_pipeline.tensors.recipe import Recipe, load_recipe
+from imaging_pipeline.tensors.shards import Compression
+from imaging_pipeline.tensors.storage import ShardStore
+from imaging_pipeline.tensors.thumbnails import CODE_VERSION as THUMBNAIL_VERSION
 
 Progress = Callable[[int, int], None]
 """Takes the things done since the last call, and all there are."""
@@ -143,9 +147,30 @@ class Workspace:
         """What people decided about pixels that were held."""
         return Decisions.load(self.settings.decisions_path)
 
+    def recipes(self) -> list[Recipe]:
+        """The tensor recipes, of which the first is the model's.
+
+        Raises:
+            ConfigurationError: one is not there or wrong, two have one name, or the first makes volumes.
+        """
+        recipes = [load_recipe(name.strip()) for name in self.settings.recipe.split(",")]
+        if len({recipe.name for recipe in recipes}) < len(recipes):
+            raise ConfigurationError("IMAGING_PIPELINE_RECIPE: two recipes have the same name")
+        if recipes[0].volume is not None:
+            raise ConfigurationError("IMAGING_PIPELINE_RECIPE: the first recipe is the model's and must make images")
+        return recipes
+
     def recipe(self) -> Recipe:
-        """The tensor recipe."""
-        return load_recipe(self.settings.recipe)
+        """The recipe of the model's images."""
+        return self.recipes()[0]
+
+    def shards(self) -> ShardStore:
+        """Where tensor shards are."""
+        settings = self.settings
+        compression = Compression(settings.shard_compression)
+        return ShardStore(
+            settings.tensor_files, settings.tensor_cache, self.access(), settings.shard_bytes, compression
+        )
 
     def chain_version(self) -> str:
         """Changes when a batch carried through the chain would give other rows, files or tensors."""
@@ -158,7 +183,8 @@ class Workspace:
             self.profile().digest,
             self.keys().key_id,
             decisions_digest(self.decisions()),
-            self.recipe().digest,
+            THUMBNAIL_VERSION,
+            *(recipe.digest for recipe in self.recipes()),
         )
 
     def tracker(self) -> ModelTracker:
@@ -168,8 +194,8 @@ class Workspace:
 
     def training(self) -> TrainingConfig:
         """How the network is trained."""
-        epochs = self.settings.epochs
-        return TrainingConfig(epochs=epochs) if epochs else TrainingConfig()
+        config, epochs = load_training(self.settings.training), self.settings.epochs
+        return replace(config, epochs=epochs) if epochs else config
 
 
 def _make_private(folder: Path) -> None:

@@ -22,6 +22,7 @@ CODE_TYPE = (
 _ARROW_TYPES: Mapping[str, pa.DataType] = MappingProxyType(
     {
         "VARCHAR": pa.string(),
+        "BLOB": pa.binary(),
         "JSON": pa.string(),
         "BOOLEAN": pa.bool_(),
         "INTEGER": pa.int32(),

@@ -1,7 +1,7 @@
 """Splits: on which side of a training set a patient is.
 
-A patient's side depends on nothing but the seed, the fractions and the pseudonym, so it holds when data grow and on
-every machine. Must not contain labels or images: a split that looks at them leaks.
+By default a patient's side depends on nothing but the seed, the fractions and the pseudonym, so it holds when data grow
+and on every machine. Must not contain images: a split that looks at them leaks. Whole sets are split in `assignment`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ class Split(enum.StrEnum):
     TRAIN = "train"
     VAL = "val"
     TEST = "test"
+
+
+STRICTEST_FIRST = (Split.TEST, Split.VAL, Split.TRAIN)
+"""Of images that may not be on two sides those on the first of these stay: people compare models on the test side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,16 @@ def split_of(patient_id: str, *, seed: int, fractions: SplitFractions) -> Split:
         seed: another seed, another split.
         fractions: expected shares.
     """
-    digest = hashlib.sha256(f"{seed}|{patient_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
+    position = position_of(patient_id, seed=seed)
     if position < fractions.train:
         return Split.TRAIN
     return Split.VAL if position < fractions.train + fractions.val else Split.TEST
+
+
+def position_of(name: str, *, seed: int) -> float:
+    """Where the hash of a name falls in [0, 1)."""
+    digest = hashlib.sha256(f"{seed}|{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def count_patients_on_two_sides(assignments: Iterable[tuple[str, Split]]) -> int:

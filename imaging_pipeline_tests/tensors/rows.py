@@ -14,8 +14,10 @@ from imaging_pipeline_tests.dicom.images import image
 
 
 def small_recipe(**changes: Any) -> Recipe:
-    """The shipped recipe at 8 x 8, with ``changes``."""
-    return replace(load_recipe("chest-xray-224"), **({"size": 8} | changes))
+    """The shipped recipe at 8 x 8, with ``changes``; a whole number as size is a square."""
+    size = changes.pop("size", 8)
+    square = (size, size) if isinstance(size, int) else size
+    return replace(load_recipe("chest-xray-224"), size=square, **changes)
 
 
 def source(number: int) -> TensorSource:

@@ -10,8 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from imaging_pipeline.tensors import shards
 from imaging_pipeline.tensors.recipe import TensorType
-from imaging_pipeline.tensors.shards import ROWS_PER_RECORD_BATCH, ShardError, ShardReader, file_sha256, write_shard
+from imaging_pipeline.tensors.shards import (
+    KEY_COLUMNS,
+    ROWS_PER_RECORD_BATCH,
+    Compression,
+    ShardError,
+    ShardReader,
+    file_sha256,
+    write_shard,
+)
 from imaging_pipeline_tests.tensors.rows import rows, small_recipe
 
 COUNT = ROWS_PER_RECORD_BATCH + 5
@@ -29,7 +38,7 @@ def test_every_row_comes_back(dtype: TensorType, tmp_path: Path) -> None:
     assert reader.recipe_digest == recipe.digest
     for number, row in enumerate(written):
         assert np.array_equal(reader.tensor(number), row.array)
-    for name in ("tensor_key", "instance_key", "sop_instance_uid", "patient_id"):
+    for name in KEY_COLUMNS:
         assert reader.column(name) == [getattr(row, name) for row in written]
 
 
@@ -40,6 +49,36 @@ def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
     assert first.path.read_bytes() == second.path.read_bytes()
     assert first.sha256 == second.sha256 == file_sha256(first.path)
     assert first.bytes == first.path.stat().st_size
+
+
+def test_a_compressed_shard_holds_the_same_tensors_in_fewer_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "BATCHES_KEPT", 1)
+    recipe = small_recipe(size=64)
+    written = rows(2 * ROWS_PER_RECORD_BATCH + 5, recipe)
+    plain, packed, again = (
+        write_shard(tmp_path / name, written, recipe, compression)
+        for name, compression in (("a", Compression.NONE), ("b", Compression.LZ4), ("c", Compression.LZ4))
+    )
+    reader = ShardReader(packed.path)
+
+    assert packed.bytes < plain.bytes
+    assert packed.sha256 == again.sha256
+    for number in (0, ROWS_PER_RECORD_BATCH, 1, len(written) - 1, 2):  # back and forth between record batches
+        assert np.array_equal(reader.tensor(number), written[number].array)
+        assert not reader.tensor(number).flags.writeable
+    assert reader.column("frame_number") == [1] * len(written)
+
+
+def test_large_tensors_are_few_to_a_record_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "BYTES_PER_RECORD_BATCH", 150)
+    recipe = small_recipe()
+    path = write_shard(tmp_path / "a", rows(5, recipe), recipe).path
+
+    file = pa.ipc.open_file(pa.memory_map(str(path)))
+    assert [file.get_batch(position).num_rows for position in range(file.num_record_batches)] == [2, 2, 1]
+    assert len(ShardReader(path)) == 5
 
 
 def test_a_tensor_is_a_read_only_view_into_the_mapped_file(tmp_path: Path) -> None:
@@ -82,7 +121,7 @@ def test_plain_pyarrow_reads_tensors_and_recipe(tmp_path: Path) -> None:
 
     assert table.schema.field("tensor").type == pa.fixed_shape_tensor(pa.uint8(), (1, 8, 8))
     assert table.schema.metadata[b"recipe_digest"].decode() == recipe.digest
-    assert json.loads(table.schema.metadata[b"recipe"])["size"] == 8
+    assert json.loads(table.schema.metadata[b"recipe"])["size"] == [8, 8]
 
 
 def test_a_shard_may_be_empty(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.release import Releaser, release_batch
 from imaging_pipeline.deid.targets import keys_of_batch
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
-from imaging_pipeline.tensors.batch import withdraw_tensors
+from imaging_pipeline.tensors.thumbnail_batch import withdraw_thumbnails
+from imaging_pipeline.tensors.withdrawal import withdraw_tensors
 
 PROOFS = ("deid_verification", "deid_evidence")
 """Tables that say what was done to the others."""
@@ -63,7 +64,8 @@ def deid(
                 progress=workspace.progress_of("de-identify"),
             )
         finally:  # a refused batch has taken back what was deleted all the same
-            withdraw_tensors(research, keys, workspace.recipe())
+            withdraw_tensors(research, keys, workspace.shards())
+            withdraw_thumbnails(research, keys)
         held = identified.rows(
             """SELECT issue_code, count(*) FROM bronze.ingest_issue
             WHERE arrival_batch = ? AND stage = 'DEID' GROUP BY ALL ORDER BY 2 DESC""",

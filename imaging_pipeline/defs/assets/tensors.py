@@ -8,18 +8,31 @@ from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.automation import nightly_if_new, when_labels_changed
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.pneumonia.label_import import CODE_VERSION as LABEL_VERSION
 from imaging_pipeline.pneumonia.label_import import TASK, import_labels
 from imaging_pipeline.tensors.batch import load_tensors
+from imaging_pipeline.tensors.datasheet import write_datasheet
+from imaging_pipeline.tensors.definition import load_definition
 from imaging_pipeline.tensors.recipe import CODE_VERSION as RECIPE_VERSION
-from imaging_pipeline.tensors.splits import SplitFractions
+from imaging_pipeline.tensors.versions import CODE_VERSION as DATASET_VERSION
 from imaging_pipeline.tensors.versions import freeze_dataset
 
 CODE_VERSION = f"tensors-{RECIPE_VERSION}"
 
-TABLES_READ = ("dicom_patient", "dicom_study", "dicom_series", "dicom_instance", "dicom_file_location")
+TABLES_READ = (
+    "dicom_patient",
+    "dicom_study",
+    "dicom_series",
+    "dicom_instance",
+    "dicom_file_location",
+    "dicom_image_pixel",
+    "dicom_image_plane",
+    "dicom_xray_acquisition",
+)
 """What tensors are made from. A blocking check holds only what depends on its own asset: all are named."""
 
-SPLIT_FRACTIONS = SplitFractions(train=0.7, val=0.1, test=0.2)
+DATASET = load_definition(TASK)
+"""What the model learns from."""
 
 
 @dg.multi_asset(
@@ -38,14 +51,14 @@ SPLIT_FRACTIONS = SplitFractions(train=0.7, val=0.1, test=0.2)
 def image_tensor(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Decode the batch's de-identified chest X-rays into one Arrow shard of tensors."""
-    batch_id, recipe = context.partition_key, workspace.recipe()
+    """Decode the batch's de-identified images into Arrow shards of tensors, by all recipes at once."""
+    batch_id = context.partition_key
     with workspace.research() as lake:
         counts = load_tensors(
             lake,
             batch_id,
-            recipe,
-            workspace.settings.tensor_files,
+            workspace.recipes(),
+            workspace.shards(),
             workers=workspace.settings.workers,
             progress=workspace.progress_of("make tensors"),
         )
@@ -54,7 +67,13 @@ def image_tensor(
             "built": counts.built,
             "failed": counts.failed,
             "shard_bytes": counts.shard_bytes,
-            "recipe": f"{recipe.name} {recipe.digest[:12]}",
+            "recipes": reporting.markdown_table(
+                ("recipe", "digest", "selected", "tensors", "failed", "bytes"),
+                [
+                    (one.recipe.name, one.recipe.digest[:12], one.selected, one.built, one.failed, one.shard_bytes)
+                    for one in counts.by_recipe
+                ],
+            ),
             reporting.CHAIN_VERSION: workspace.chain_version(),
         }
         metadata = {"image_tensor": shown}
@@ -67,22 +86,37 @@ def image_tensor(
         reporting.table_spec(
             "gold",
             "label",
-            code_version="label-2",
-            deps=[reporting.asset_key("bronze", "object_catalog"), reporting.asset_key("deid", "dicom_instance")],
+            code_version=f"label-{LABEL_VERSION}",
+            deps=[
+                reporting.asset_key("bronze", "object_catalog"),
+                reporting.asset_key("silver", "dicom_sr_content_item"),
+                reporting.asset_key("deid", "dicom_instance"),
+            ],
             is_partitioned=False,
             automation_condition=nightly_if_new,
         )
     ],
 )
 def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult[None]]:
-    """Join the label files of all batches to released images, under research keys."""
+    """Join label files, structured reports and views of all batches to released images, under research keys."""
     with workspace.identified() as identified, workspace.research() as research:
-        counts = import_labels(identified, research, workspace.keys(), workspace.reader())
+        counts = import_labels(
+            identified,
+            research,
+            workspace.keys(),
+            workspace.reader(),
+            workspace.profile(),
+            views=workspace.settings.research,
+        )
         shown: reporting.Shown = {
             "files": counts.files,
-            "malformed_files": counts.malformed,
-            "labelled_images": counts.labels,
+            "reports": counts.reports,
+            "views": counts.views,
+            "refused_rows": counts.refused,
+            "named_images": counts.images,
             "matched_images": counts.matched,
+            "ambiguous_images": counts.ambiguous,
+            "labels": counts.labels,
             "positive_images": counts.positive,
         }
         yield from reporting.table_results(research, "gold", ["label"], metadata={"label": shown})
@@ -94,7 +128,7 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
         reporting.table_spec(
             "gold",
             table,
-            code_version="dataset-2",
+            code_version=f"dataset-{DATASET_VERSION}",
             deps=[
                 reporting.asset_key("gold", "image_tensor"),
                 reporting.asset_key("gold", "label"),
@@ -109,13 +143,17 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
 def dataset(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult[None]]:
     """Freeze the labelled tensors as a dataset version, split by patient."""
     with workspace.research() as lake:
-        frozen = freeze_dataset(lake, workspace.recipe(), task=TASK, fractions=SPLIT_FRACTIONS)
+        frozen = freeze_dataset(lake, workspace.recipe(), DATASET, workspace.shards().open)
+        sheet = write_datasheet(lake, frozen, workspace.settings)
         shown: reporting.Shown = {
             "version": frozen.version,
             "manifest_sha256": frozen.manifest_sha256,
             "snapshot_read": frozen.snapshot_id,
             "is_new": frozen.is_new,
             "sides": reporting.markdown_table(("side", "patients", "images", "pneumonia"), frozen.counts()),
+            "left_out": reporting.markdown_table(("reason", "images"), list(frozen.left_out.items())),
+            "datasheet": dg.MetadataValue.md(sheet.read_text("utf-8")),
+            "datasheet_file": str(sheet.relative_to(workspace.settings.home)),
         }
         tables = ("dataset_version", "dataset_member")
         yield from reporting.table_results(lake, "gold", tables, metadata=dict.fromkeys(tables, shown))

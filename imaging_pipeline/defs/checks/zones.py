@@ -15,6 +15,7 @@ from imaging_pipeline.deid.leakage import count_leaks, research_rows
 from imaging_pipeline.deid.release import release_counts
 from imaging_pipeline.metadata.quality import count_placed, count_violations
 from imaging_pipeline.tensors.splits import Split, count_patients_on_two_sides
+from imaging_pipeline.tensors.withdrawal import count_proved
 
 
 def _batch_check(asset: dg.AssetKey, description: str) -> Callable[[Callable[..., Any]], dg.AssetChecksDefinition]:
@@ -105,12 +106,7 @@ def tensors_are_deidentified(
 ) -> dg.AssetCheckResult:
     """Joins each tensor to the proof of its file."""
     with workspace.research(read_only=True) as lake:
-        ((tensors, proved),) = lake.rows(
-            """SELECT count(*), count(*) FILTER (is_deidentified AND content_sha256 = source_content_sha256)
-            FROM gold.image_tensor LEFT JOIN deid.deid_verification USING (instance_key)
-            WHERE image_tensor.arrival_batch = ? AND recipe_id = ?""",
-            [context.partition_key, workspace.recipe().digest],
-        )
+        tensors, proved = count_proved(lake, context.partition_key)
     return _result(tensors == proved, tensors=tensors, proved=proved)
 
 
