@@ -367,6 +367,11 @@ def _run_learning(runner: Runner, workspace: Workspace) -> bool:
         return False
     if not training.is_new:
         print("the dataset is unchanged: its model was found, nothing is trained again")
+    if training.refusal:
+        print(f"the new model does not become champion:\n{training.refusal}")
+    if workspace.tracker().champion() is None:
+        print("no model predicts yet: look at the model card in MLflow, or at the check of gold/pneumonia_model")
+        return False
     with workspace.ledger() as ledger:
         due = runner.unpredicted(ledger.batches())
     runs = [runner.predict(batch) for batch in due]

@@ -18,7 +18,7 @@ from imaging_pipeline.catalog.bronze import BatchCounts, batch_counts
 from imaging_pipeline.catalog.intake import NO_LIMIT, cut
 from imaging_pipeline.catalog.ledger import Batch, Ledger
 from imaging_pipeline.defs import intake
-from imaging_pipeline.defs.assets.model import MODEL_KEY
+from imaging_pipeline.defs.assets.model import MODEL_KEY, PROMOTION_CHECK
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.errors import TransientError
@@ -45,12 +45,19 @@ class BatchRun:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """A run of the training job, and whether it trained or found the model of the same dataset."""
+    """A run of the training job.
+
+    Attributes:
+        is_new: it has trained; else the model of the same dataset was found.
+        reason: why it failed.
+        refusal: why the model does not become champion, Markdown; empty where it does.
+    """
 
     succeeded: bool
     is_new: bool
     run_id: str
     reason: str = ""
+    refusal: str = ""
 
 
 class Runner:
@@ -107,7 +114,13 @@ class Runner:
             return TrainingRun(succeeded=False, is_new=False, run_id=result.run_id, reason=_reason(result))
         made = [event.materialization for event in result.get_asset_materialization_events()]
         is_new = any(each.metadata["is_new"].value for each in made if each.asset_key == MODEL_KEY)
-        return TrainingRun(succeeded=True, is_new=is_new, run_id=result.run_id)
+        verdicts = [
+            each
+            for each in result.get_asset_check_evaluations()
+            if each.check_name == PROMOTION_CHECK and not each.passed
+        ]
+        refusals = [str(each.metadata["reasons"].value) for each in verdicts]
+        return TrainingRun(succeeded=True, is_new=is_new, run_id=result.run_id, refusal="\n".join(refusals))
 
     def unpredicted(self, batches: Sequence[Batch]) -> list[Batch]:
         """Batches with tensors and without predictions of the champion."""

@@ -1,10 +1,14 @@
 """Changes a radiograph as another positioning and exposure would have.
 
 Owns the random changes made to training images. Contains nothing that a radiographer could not have caused: no
-cut-outs, and no mirror image unless asked for. Imports torch at the top; import it lazily.
+cut-outs, and no mirror image unless asked for. Transforms of torchvision draw one change for a whole batch, and from
+the global generator; these are drawn for each image, beforehand, so that processes can share a batch. Imports torch
+at the top; import it lazily.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,24 +17,27 @@ from torch.nn import functional
 from imaging_pipeline.pneumonia.config import TrainingConfig
 
 
-def augment(images: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    """Images (N, 1, H, W), float32 on 0-1, each moved and exposed anew; same shape, type, device and range.
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How each of N images is changed.
 
-    Args:
-        images: are left as they are.
-        config: gives the limits of each change.
-        generator: a CPU generator; all randomness comes from it.
+    Attributes:
+        transforms: from places in the changed image to places in the original, float32 (N, 2, 3) on -1 to 1.
+        contrast: factors, float32 (N,).
+        brightness: offsets, float32 (N,).
     """
-    moved = _move(images, config, generator)
-    contrast = 1 + _uniform(len(images), config.contrast, generator)
-    brightness = _uniform(len(images), config.brightness, generator)
-    contrast, brightness = (change.to(images.device).view(-1, 1, 1, 1) for change in (contrast, brightness))
-    return ((moved - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+
+    transforms: Tensor
+    contrast: Tensor
+    brightness: Tensor
+
+    def of(self, positions: slice) -> Changes:
+        """The changes of some of the images."""
+        return Changes(self.transforms[positions], self.contrast[positions], self.brightness[positions])
 
 
-def _move(images: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    """Rotates, scales, shifts and perhaps mirrors; what comes in from outside is black, as collimated."""
-    count = len(images)
+def draw_changes(count: int, config: TrainingConfig, generator: torch.Generator) -> Changes:
+    """Changes of ``count`` images within the limits of ``config``; all randomness comes from the CPU generator."""
     angle = torch.deg2rad(_uniform(count, config.rotation_degrees, generator))
     scale = 1 + _uniform(count, config.scaling, generator)
     shift = 2 * _uniform(count * 2, config.translation, generator).view(count, 2)
@@ -40,9 +47,22 @@ def _move(images: Tensor, config: TrainingConfig, generator: torch.Generator) ->
     cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
     columns = torch.stack([mirror * cosine, -sine, shift[:, 0]], dim=1)
     rows = torch.stack([mirror * sine, cosine, shift[:, 1]], dim=1)
-    transform = torch.stack([columns, rows], dim=1).to(images.device)
-    grid = functional.affine_grid(transform, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    contrast = 1 + _uniform(count, config.contrast, generator)
+    brightness = _uniform(count, config.brightness, generator)
+    return Changes(torch.stack([columns, rows], dim=1), contrast, brightness)
+
+
+def augment(images: Tensor, changes: Changes) -> Tensor:
+    """Images (N, 1, H, W), float32 on 0-1, each moved and exposed anew; same shape, type, device and range.
+
+    What comes in from outside is black, as collimated. The images passed in are left as they are.
+    """
+    grid = functional.affine_grid(changes.transforms.to(images.device), list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    contrast, brightness = (
+        change.to(images.device).view(-1, 1, 1, 1) for change in (changes.contrast, changes.brightness)
+    )
+    return ((moved - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
 def _uniform(count: int, limit: float, generator: torch.Generator) -> Tensor:

@@ -8,30 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from imaging_pipeline.pneumonia.resampling import RESAMPLES, Interval, interval, resample
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     Floats: TypeAlias = NDArray[np.float64]
     Truth: TypeAlias = NDArray[np.bool_]
 
-CONFIDENCE = 0.95
 CALIBRATION_BINS = 10
-WEIGHTS_AT_ONCE = 2_000_000
-"""Bootstrap weights held in memory at a time (16 MB)."""
 
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A two-sided 95 % confidence interval."""
-
-    low: float
-    high: float
+FIGURES = ("auroc", "auprc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "brier")
+"""Those with an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +50,13 @@ class Evaluation:
         auroc: area under the ROC curve, ties counted half.
         auroc_ci: its interval from resampling patients; likewise the other ``_ci``.
         auprc: average precision (step-wise area under the precision-recall curve).
+        accuracy: part of the images that are called rightly.
         sensitivity: part of the positives that are called.
         specificity: part of the negatives that are not called.
-        confusion: counts at the threshold.
+        ppv: part of the called that are positive, at the prevalence of these images.
+        npv: part of those not called that are negative, likewise.
         brier: mean squared difference of score and label.
+        confusion: counts at the threshold.
         ece: expected calibration error over ten bins of equal width.
         undefined: figure to the reason why it is None.
     """
@@ -72,12 +69,19 @@ class Evaluation:
     auroc_ci: Interval | None
     auprc: float | None
     auprc_ci: Interval | None
+    accuracy: float | None
+    accuracy_ci: Interval | None
     sensitivity: float | None
     sensitivity_ci: Interval | None
     specificity: float | None
     specificity_ci: Interval | None
-    confusion: Confusion
+    ppv: float | None
+    ppv_ci: Interval | None
+    npv: float | None
+    npv_ci: Interval | None
     brier: float | None
+    brier_ci: Interval | None
+    confusion: Confusion
     ece: float | None
     undefined: Mapping[str, str] = field(default_factory=dict)
 
@@ -99,7 +103,7 @@ def evaluate(
     patient_ids: Sequence[str],
     threshold: float,
     *,
-    bootstrap: int = 1000,
+    bootstrap: int = RESAMPLES,
     seed: int = 0,
 ) -> Evaluation:
     """All figures of the scores, with intervals from resampling whole patients.
@@ -118,34 +122,27 @@ def evaluate(
     values, truth = checked(scores, labels)
     if len(patient_ids) != truth.size:
         raise ValueError(f"expected one patient per score, found {len(patient_ids)} for {truth.size}")
-    clusters = np.unique(np.asarray(patient_ids, dtype=str), return_inverse=True)[1].astype(np.intp)
-    figures = _Figures(values, truth, threshold)
-    points = {name: _defined(row[0]) for name, row in figures.weighted(np.ones((1, truth.size))).items()}
-    intervals = _intervals(figures, clusters, bootstrap, seed)
+    figures = Figures(values, truth, threshold)
+    points = {name: _defined(value) for name, value in zip(FIGURES, figures.all(), strict=True)}
+    drawn = resample(figures.weighted, patient_ids, resamples=bootstrap, seed=seed)
+    intervals = {f"{name}_ci": interval(row, patient_ids) for name, row in zip(FIGURES, drawn, strict=True)}
+    named: dict[str, Any] = points | intervals
     return Evaluation(
         n=truth.size,
-        patients=_count(clusters),
+        patients=len(set(patient_ids)),
         prevalence=float(truth.mean()) if truth.size else None,
         threshold=float(threshold),
-        auroc=points["auroc"],
-        auroc_ci=intervals["auroc"],
-        auprc=points["auprc"],
-        auprc_ci=intervals["auprc"],
-        sensitivity=points["sensitivity"],
-        sensitivity_ci=intervals["sensitivity"],
-        specificity=points["specificity"],
-        specificity_ci=intervals["specificity"],
         confusion=_confusion(values >= threshold, truth),
-        brier=float(np.mean((values - truth) ** 2)) if truth.size else None,
         ece=_calibration_error(values, truth),
         undefined=_reasons(points, intervals, truth),
+        **named,
     )
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Area under the ROC curve, ties counted half; None when a class is missing."""
     values, truth = checked(scores, labels)
-    return _defined(_Figures(values, truth, threshold=0.5).weighted(np.ones((1, truth.size)))["auroc"][0])
+    return _defined(Figures(values, truth, threshold=0.5).all()[0])
 
 
 def checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Truth]:
@@ -174,67 +171,52 @@ def reliability(scores: Floats, labels: Truth) -> tuple[Floats, Floats, Floats]:
     return mean_score, observed, counts[used].astype(np.float64)
 
 
-class _Figures:
+class Figures:
     """The figures of one set of images under many weightings of the images at once."""
 
     def __init__(self, values: Floats, truth: Truth, threshold: float) -> None:
         self._order = np.argsort(-values, kind="stable")
         ordered = values[self._order]
         self._truth = truth[self._order]
+        self._errors = (ordered - self._truth) ** 2
         self._steps = np.flatnonzero(np.diff(ordered, prepend=np.inf))
         self._called = int(np.count_nonzero(ordered[self._steps] >= threshold))
 
-    def weighted(self, weights: Floats) -> dict[str, Floats]:
-        """Each figure (B,) under the weights (B, N); NaN where a class has no weight."""
+    def all(self) -> Floats:
+        """The figures (F,) of all images, in the order of `FIGURES`."""
+        return self.weighted(np.ones((1, self._truth.size)))[:, 0]
+
+    def weighted(self, weights: Floats) -> Floats:
+        """The figures (F, B) under the weights (B, N), in the order of `FIGURES`; NaN where one is not defined."""
         if not self._truth.size:
-            return dict.fromkeys(("auroc", "auprc", "sensitivity", "specificity"), np.full(len(weights), np.nan))
+            return np.full((len(FIGURES), len(weights)), np.nan)
         weights = weights[:, self._order]
         positive = np.add.reduceat(weights * self._truth, self._steps, axis=1)
         negative = np.add.reduceat(weights * ~self._truth, self._steps, axis=1)
         found, alarms = _from_zero(positive), _from_zero(negative)
         positives, negatives = found[:, -1], alarms[:, -1]
+        hits, false_alarms = found[:, self._called], alarms[:, self._called]
+        rejected, missed = negatives - false_alarms, positives - hits
         halfway = found[:, 1:] - positive / 2
         with np.errstate(divide="ignore", invalid="ignore"):
             precision = np.nan_to_num(found[:, 1:] / (found[:, 1:] + alarms[:, 1:]))
-            return {
-                "auroc": (negative * halfway).sum(axis=1) / (positives * negatives),
-                "auprc": (positive * precision).sum(axis=1) / positives,
-                "sensitivity": found[:, self._called] / positives,
-                "specificity": 1 - alarms[:, self._called] / negatives,
-            }
+            return np.stack(
+                [
+                    (negative * halfway).sum(axis=1) / (positives * negatives),
+                    (positive * precision).sum(axis=1) / positives,
+                    (hits + rejected) / (positives + negatives),
+                    hits / positives,
+                    rejected / negatives,
+                    hits / (hits + false_alarms),
+                    rejected / (rejected + missed),
+                    (weights @ self._errors) / (positives + negatives),
+                ]
+            )
 
 
 def _from_zero(steps: Floats) -> Floats:
     """Running sums (B, K + 1) of steps (B, K)."""
     return np.pad(np.cumsum(steps, axis=1), ((0, 0), (1, 0)))
-
-
-def _intervals(figures: _Figures, clusters: NDArray[np.intp], bootstrap: int, seed: int) -> dict[str, Interval | None]:
-    """The central 95 % of each figure over resamples of the patients; None when most resamples lack a class."""
-    chunks = [figures.weighted(weights) for weights in _resampled(clusters, bootstrap, seed)]
-    tail = 100 * (1 - CONFIDENCE) / 2
-    intervals: dict[str, Interval | None] = {}
-    for name in ("auroc", "auprc", "sensitivity", "specificity"):
-        values = np.concatenate([np.empty(0), *(chunk[name] for chunk in chunks)])
-        values = values[np.isfinite(values)]
-        if _count(clusters) > 1 and values.size > bootstrap / 2:
-            low, high = np.percentile(values, [tail, 100 - tail])
-            intervals[name] = Interval(float(low), float(high))
-        else:
-            intervals[name] = None
-    return intervals
-
-
-def _resampled(clusters: NDArray[np.intp], bootstrap: int, seed: int) -> Iterator[Floats]:
-    """Weights (B, N) of the images, in chunks: how often each image's patient was drawn."""
-    rng = np.random.default_rng(seed)
-    patients = _count(clusters)
-    at_once = max(1, WEIGHTS_AT_ONCE // max(1, clusters.size))
-    for start in range(0, bootstrap if patients else 0, at_once):
-        rows = min(at_once, bootstrap - start)
-        drawn = rng.integers(patients, size=(rows, patients)) + patients * np.arange(rows)[:, np.newaxis]
-        counts = np.bincount(drawn.ravel(), minlength=rows * patients).reshape(rows, patients)
-        yield counts[:, clusters].astype(np.float64)
 
 
 def _confusion(called: Truth, truth: Truth) -> Confusion:
@@ -256,15 +238,12 @@ def _reasons(
     why = "no image"
     if truth.size:
         why = "no positive image" if not truth.any() else "no negative image"
-    missing = {name: why for name, value in points.items() if value is None}
+    of_calls = {"ppv": "no image is called positive", "npv": "no image is called negative"} if truth.size else {}
+    missing = {name: of_calls.get(name, why) for name, value in points.items() if value is None}
     too_few = "too few patients for resampling"
     return missing | {
-        f"{name}_ci": missing.get(name, too_few) for name, interval in intervals.items() if interval is None
+        name: missing.get(name.removesuffix("_ci"), too_few) for name, found in intervals.items() if found is None
     }
-
-
-def _count(clusters: NDArray[np.intp]) -> int:
-    return int(clusters.max(initial=-1)) + 1
 
 
 def _defined(value: float) -> float | None:

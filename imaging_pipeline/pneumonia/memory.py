@@ -35,7 +35,7 @@ class ImageMemory:
         labels: float32 (N,), 0 or 1.
 
     Raises:
-        ConfigurationError: the set is empty or a label is not 0 or 1.
+        ConfigurationError: the set is empty, an image has colours or a label is not 0 or 1.
     """
 
     def __init__(self, source: LabelledImages, config: TrainingConfig) -> None:
@@ -68,5 +68,7 @@ class ImageMemory:
 
     def _read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         items = [self._source[index] for index in indices.tolist()]
+        if any(len(image) != 1 for image, _ in items):
+            raise ConfigurationError("images must be grey: take a tensor recipe of one channel")
         images = torch.cat([resize(image.unsqueeze(0), self._size) for image, _ in items])
         return images, torch.tensor([float(label) for _, label in items])

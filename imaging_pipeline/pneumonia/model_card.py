@@ -8,33 +8,74 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imaging_pipeline.pneumonia.evaluation import Evaluation, evaluate
+from imaging_pipeline.pneumonia.evaluation import FIGURES, Evaluation, evaluate
 from imaging_pipeline.pneumonia.label_import import TASK
 from imaging_pipeline.tensors.splits import Split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from numpy.typing import NDArray
 
+    from imaging_pipeline.pneumonia.alarms import Alarm
     from imaging_pipeline.pneumonia.training import TrainedNetwork
     from imaging_pipeline.tensors.recipe import Recipe
     from imaging_pipeline.tensors.versions import DatasetVersion, Member
 
-METRICS = ("auroc", "auprc", "sensitivity", "specificity", "brier", "ece", "prevalence")
+METRICS = (*FIGURES, "ece", "prevalence")
 """Figures of an evaluation that are compared; some have an interval."""
 
-Subgroups = dict[str, dict[str, str]]
-"""Of each instance key: attribute such as ``sex`` or ``view``, and its value."""
+EXTERNAL = "external"
+"""What stands for the side of images of another dataset."""
+
+Groups = Mapping[str, Mapping[str, str]]
+"""Of each instance key: name of a group such as ``sex`` or ``view``, and its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The model on some images.
+
+    Attributes:
+        split: ``test``, or ``external``.
+        subgroup: name and value of a group; empty for all images.
+        evaluation: over them.
+        dataset: id and version where it is another dataset than that of the training.
+    """
+
+    split: str
+    subgroup: Mapping[str, str]
+    evaluation: Evaluation
+    dataset: tuple[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """As it stands in a table."""
+        of = f"{self.dataset[0]}: " if self.dataset else ""
+        return of + (", ".join(f"{name} {value}" for name, value in self.subgroup.items()) or "all images")
+
+    def entries(self) -> Iterator[dict[str, object]]:
+        """One entry per metric, as JSON values."""
+        dataset = {}
+        if self.dataset:
+            seen = f"{self.evaluation.n} images of {self.evaluation.patients} patients that the model has not seen"
+            named = ("dataset_name", "dataset_version", "dataset_description")
+            dataset = dict(zip(named, (*self.dataset, seen), strict=True))
+        for entry in _entries(self.evaluation, self.subgroup):
+            yield {"split": self.split, **entry, **dataset}
 
 
 def model_card(
-    dataset: DatasetVersion, recipe: Recipe, trained: TrainedNetwork, evaluations: list[dict[str, object]]
+    dataset: DatasetVersion,
+    recipe: Recipe,
+    trained: TrainedNetwork,
+    parts: Sequence[Part],
+    alarms: Sequence[Alarm],
+    calibration: Mapping[str, float],
 ) -> dict[str, object]:
     """The card of a trained network, as JSON values.
 
@@ -42,7 +83,9 @@ def model_card(
         dataset: what it was trained on.
         recipe: how its images are made.
         trained: the network.
-        evaluations: from :func:`evaluations_by_subgroup`.
+        parts: the test images, their subgroups, and external sets.
+        alarms: what was found of shortcuts.
+        calibration: figures before and after the temperature.
     """
     from imaging_pipeline.pneumonia.network import restore_network  # noqa: PLC0415 - imports torch
 
@@ -52,6 +95,7 @@ def model_card(
     )
     return {
         "model_type": "CLASSIFIER",
+        "architecture": trained.config.architecture,
         "modality_scope": list(recipe.modalities),
         "task_scope": [TASK],
         "dimensionality": restore_network(trained.config, trained.state_dict).width,
@@ -60,36 +104,49 @@ def model_card(
         "dataset_version": dataset.version,
         "preprocessing_spec": json.loads(recipe.to_json()),
         "postprocessing_notes": f"positive at a probability of {trained.threshold:.6g}; {trained.threshold_note}",
-        "evaluations": evaluations,
+        "training_seconds": sum(report.seconds for report in trained.history),
+        "calibration": dict(calibration),
+        "alarms": [alarm.to_dict() for alarm in alarms],
+        "evaluations": [entry for part in parts for entry in part.entries()],
     }
 
 
-def evaluations_by_subgroup(
-    members: Sequence[Member], scores: NDArray[np.float64], whole: Evaluation, subgroups: Subgroups, seed: int
-) -> list[dict[str, object]]:
-    """Every figure over all members, then over each subgroup: one entry per (split, subgroup, metric).
+def parts_of(
+    members: Sequence[Member],
+    scores: NDArray[np.float64],
+    threshold: float,
+    groups: Groups,
+    seed: int,
+    *,
+    split: str = Split.TEST,
+    dataset: tuple[str, str] | None = None,
+) -> list[Part]:
+    """The evaluation over all members, then over each subgroup.
 
     Args:
-        members: images of the test side.
+        members: the images.
         scores: probabilities (N,) of the members.
-        whole: the evaluation over all of them.
-        subgroups: what is known of each instance; an image may be in several subgroups, or in none.
+        threshold: scores at or above it are called positive.
+        groups: what is known of each instance; an image may be in several subgroups, or in none.
         seed: of the resampling.
+        split: ``test``, or ``external``.
+        dataset: id and version where it is another dataset than that of the training.
     """
-    entries = list(_entries(whole, {}))
-    for (attribute, value), positions in sorted(_positions(members, subgroups).items()):
-        part = [members[position] for position in positions]
-        labels, patients = [member.label for member in part], [member.patient for member in part]
-        evaluation = evaluate(scores[positions], labels, patients, whole.threshold, seed=seed)
-        entries.extend(_entries(evaluation, {attribute: value}))
-    return entries
+    parts = []
+    everything: dict[tuple[str, ...], list[int]] = {(): list(range(len(members)))}
+    for pair, positions in (everything | dict(sorted(_positions(members, groups).items()))).items():
+        chosen = [members[position] for position in positions]
+        labels, patients = [member.label for member in chosen], [member.patient for member in chosen]
+        evaluation = evaluate(scores[positions], labels, patients, threshold, seed=seed)
+        parts.append(Part(str(split), dict(zip(pair[::2], pair[1::2], strict=True)), evaluation, dataset))
+    return parts
 
 
-def _positions(members: Sequence[Member], subgroups: Subgroups) -> dict[tuple[str, str], list[int]]:
+def _positions(members: Sequence[Member], groups: Groups) -> dict[tuple[str, ...], list[int]]:
     """Positions of the members of each subgroup."""
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    found: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for position, member in enumerate(members):
-        for pair in subgroups.get(member.instance_key, {}).items():
+        for pair in groups.get(member.instance_key, {}).items():
             found[pair].append(position)
     return found
 
@@ -102,7 +159,6 @@ def _entries(evaluation: Evaluation, subgroup: Mapping[str, str]) -> Iterator[di
             name: evaluation.undefined[name] for name in (metric, f"{metric}_ci") if name in evaluation.undefined
         }
         yield {
-            "split": str(Split.TEST),
             "subgroup": dict(subgroup),
             "metric_name": metric,
             "metric_value": getattr(evaluation, metric),

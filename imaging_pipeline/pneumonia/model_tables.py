@@ -7,23 +7,19 @@ killed between the two is mended by the next.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import key_of
-from imaging_pipeline.pneumonia.tracking import CHAMPION, ModelTracker, RegisteredModel, RegisteredVersion
-
-if TYPE_CHECKING:
-    from imaging_pipeline.pneumonia.model_card import Subgroups
+from imaging_pipeline.pneumonia.tracking import CHALLENGER, CHAMPION, ModelTracker, RegisteredModel, RegisteredVersion
 
 PRODUCTION, CANDIDATE, RETIRED = "production", "candidate", "retired"
 """Stages: predictions are made with it; newer than that one; older than that one, or no longer registered."""
 
-CHALLENGER = "challenger"
-"""Alias a person may give a version that is to be compared with the champion: it is a candidate whatever its age."""
+
+_COLUMNS = {column.name for column in registry.table("embedding_model").columns}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +68,6 @@ def is_recorded_as_champion(lake: Lake, champion: RegisteredModel) -> bool:
     return bool(found)
 
 
-def subgroups_of(lake: Lake, instance_keys: Sequence[str]) -> Subgroups:
-    """Sex and view of released images, where they are known."""
-    rows = lake.rows(
-        """SELECT instance_key, patient_sex, view_position
-        FROM deid.dicom_instance
-        JOIN deid.dicom_series USING (series_key)
-        JOIN deid.dicom_study USING (study_key)
-        JOIN deid.dicom_patient USING (patient_key)
-        LEFT JOIN deid.dicom_xray_acquisition USING (instance_key)
-        WHERE instance_key IN (SELECT unnest(?))""",
-        [list(instance_keys)],
-    )
-    return {
-        str(key): {name: str(value) for name, value in (("sex", sex), ("view", view)) if value}
-        for key, sex, view in rows
-    }
-
-
 def _replace(lake: Lake, table: str, rows: list[dict[str, object]]) -> None:
     """Put the rows of some models in the place of those they had."""
     staged = registry.table(table).rows(rows)
@@ -97,7 +75,7 @@ def _replace(lake: Lake, table: str, rows: list[dict[str, object]]) -> None:
 
 
 def _model_row(version: RegisteredVersion, champion: int | None) -> dict[str, object]:
-    card = {name: value for name, value in version.card.items() if name != "evaluations"}
+    card = {name: value for name, value in version.card.items() if name in _COLUMNS}
     if "preprocessing_spec" in card:
         card["preprocessing_spec"] = _json(card["preprocessing_spec"])
     return card | {
@@ -122,12 +100,15 @@ def _evaluation_rows(version: RegisteredVersion) -> Iterator[dict[str, object]]:
     card, key = version.card, model_key(version.model.name, version.model.version)
     for entry in card.get("evaluations", ()):
         subgroup = _json(entry["subgroup"])
-        yield entry | {
-            "evaluation_key": key_of(key, card["dataset_version"], entry["split"], subgroup, entry["metric_name"]),
-            "model_key": key,
+        of_dataset = {
             "dataset_name": card["dataset_id"],
             "dataset_version": card["dataset_version"],
             "dataset_description": card["training_data_summary"],
+        }
+        row = of_dataset | entry  # an external set says which dataset it is
+        yield row | {
+            "evaluation_key": key_of(key, row["dataset_version"], row["split"], subgroup, row["metric_name"]),
+            "model_key": key,
             "subgroup": subgroup,
             "metric_details": _json(entry["metric_details"]),
             "evaluated_at": version.registered_at,

@@ -1,4 +1,4 @@
-"""Builds the classifier: a torchvision backbone with one grey input channel and one logit.
+"""Builds the classifier: a torchvision network for grey images, with one logit.
 
 Owns what turns pixels into a logit, resizing and scaling included, so that a stored model needs no other
 preprocessing. Contains no training and no thresholds. Imports torch at the top; import it lazily.
@@ -16,9 +16,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.pneumonia.config import Architecture, Device, TrainingConfig
+from imaging_pipeline.pneumonia.config import Device, TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,35 +35,41 @@ GREY_DEVIATION = 0.25
 
 RGB = 3
 
-_ENDS = {
-    Architecture.RESNET18: ("conv1", "fc"),
-    Architecture.DENSENET121: ("features.conv0", "classifier"),
-    Architecture.EFFICIENTNET_B0: ("features.0.0", "classifier.1"),
-    Architecture.CONVNEXT_TINY: ("features.0.0", "classifier.2"),
-}
-"""Names of the first convolution and of the last linear layer of each backbone."""
+_UNFIT = ("googlenet", "inception_v3", "maxvit_t", "squeezenet1_0", "squeezenet1_1")
+"""Networks of torchvision with several outputs, one input size, or a last layer that is no linear one."""
+
+_TRANSFORMER = "vit_"
+"""How the names of networks begin that are built for one image size."""
+
+_POSITIONS = "encoder.pos_embedding"
 
 
 class PneumoniaNetwork(nn.Module):
     """Images (N, 1, H, W), float32 on 0-1, any H and W, to logits (N,), float32.
 
     Attributes:
-        backbone: from images (N, 1, image_size, image_size) to logits (N, 1).
+        backbone: from images (N, channels, image_size, image_size) to logits (N, 1).
         image_size: side in pixels to which images are resized.
+        channels: 1, or 3: the grey image is repeated.
         last_layer: name of the backbone's last layer, which is linear; what goes into it is the embedding.
+        temperature: by which logits are divided; 1 until it is fitted (Guo et al. 2017).
     """
 
-    def __init__(self, backbone: nn.Module, image_size: int, last_layer: str) -> None:
+    temperature: Tensor
+
+    def __init__(self, backbone: nn.Module, image_size: int, channels: int, last_layer: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.image_size = image_size
+        self.channels = channels
         self.last_layer = last_layer
+        self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:
         """One logit per image; above 0 means pneumonia is more likely than not."""
         scaled = (resize(images, self.image_size) - GREY_MEAN) / GREY_DEVIATION
-        logits: Tensor = self.backbone(scaled)
-        return logits.squeeze(1)
+        logits: Tensor = self.backbone(scaled.expand(-1, self.channels, -1, -1))
+        return logits.squeeze(1) / self.temperature
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N,) and embeddings (N, width), float32, of one forward pass."""
@@ -142,18 +149,22 @@ def build_network(config: TrainingConfig) -> PneumoniaNetwork:
     backbone would see on a grey image repeated three times. A last layer of another size stays random.
 
     Raises:
-        ConfigurationError: the weights cannot be read, or do not belong to the architecture.
+        ConfigurationError: there is no such network or it does not take the image size, or the weights cannot be
+            read or do not belong to it.
     """
-    backbone: nn.Module = getattr(torchvision.models, config.architecture)(weights=None)
-    first_name, last_name = _ENDS[config.architecture]
+    backbone = _backbone(config)
+    first_name, last_name = _ends(backbone)
     first, last = backbone.get_submodule(first_name), backbone.get_submodule(last_name)
     assert isinstance(first, nn.Conv2d)
     assert isinstance(last, nn.Linear)
-    backbone.set_submodule(first_name, _grey_convolution(first))
+    if config.channels != RGB:
+        backbone.set_submodule(first_name, _grey_convolution(first))
     backbone.set_submodule(last_name, nn.Linear(last.in_features, 1))
     if config.weights_path is not None:
-        _load_pretrained(backbone, Path(config.weights_path), first_name, last_name)
-    return PneumoniaNetwork(backbone, config.image_size, last_name).to(memory_format=torch.channels_last)
+        weights = _fitted(_read_weights(Path(config.weights_path)), config, backbone, f"{first_name}.weight")
+        _load_pretrained(backbone, weights, last_name)
+    network = PneumoniaNetwork(backbone, config.image_size, config.channels, last_name)
+    return network.to(memory_format=torch.channels_last)
 
 
 def restore_network(config: TrainingConfig, state_dict: Mapping[str, Tensor]) -> PneumoniaNetwork:
@@ -161,6 +172,31 @@ def restore_network(config: TrainingConfig, state_dict: Mapping[str, Tensor]) ->
     network = build_network(dataclasses.replace(config, weights_path=None))
     network.load_state_dict(state_dict)
     return network.eval()
+
+
+def _backbone(config: TrainingConfig) -> nn.Module:
+    """The network as torchvision builds it, for colour images and 1000 classes."""
+    name = config.architecture
+    known = set(torchvision.models.list_models(module=torchvision.models)) - set(_UNFIT)
+    if name not in known:
+        raise ConfigurationError(
+            f"training setting architecture must be a classification network of torchvision: {', '.join(sorted(known))}"
+        )
+    size = {"image_size": config.image_size} if name.startswith(_TRANSFORMER) else {}
+    try:
+        backbone: nn.Module = torchvision.models.get_model(name, weights=None, **size)
+    except AssertionError:
+        raise ConfigurationError(
+            f"training setting image_size must be a multiple of the patches of {name}, whose side ends its name"
+        ) from None
+    return backbone
+
+
+def _ends(backbone: nn.Module) -> tuple[str, str]:
+    """Names of the first convolution and of the last linear layer."""
+    first = next(name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d))
+    *_, last = (name for name, module in backbone.named_modules() if isinstance(module, nn.Linear))
+    return first, last
 
 
 def _grey_convolution(rgb: nn.Conv2d) -> nn.Conv2d:
@@ -173,11 +209,18 @@ def _grey_convolution(rgb: nn.Conv2d) -> nn.Conv2d:
     return grey
 
 
-def _load_pretrained(backbone: nn.Module, path: Path, first_name: str, last_name: str) -> None:
-    weights = _read_weights(path)
-    first, last = f"{first_name}.weight", f"{last_name}.weight"
-    if first in weights and weights[first].shape[1] == RGB:
-        weights[first] = weights[first].sum(dim=1, keepdim=True)
+def _fitted(weights: dict[str, Tensor], config: TrainingConfig, backbone: nn.Module, first: str) -> dict[str, Tensor]:
+    """Weights of colour images for grey ones, and positions of another image size for this one."""
+    if first in weights and weights[first].shape[1] == RGB and config.channels != RGB:
+        weights = weights | {first: weights[first].sum(dim=1, keepdim=True)}
+    if _POSITIONS in weights and weights[_POSITIONS].shape != backbone.state_dict()[_POSITIONS].shape:
+        patch = int(config.architecture.rpartition("_")[2])
+        return dict(interpolate_embeddings(config.image_size, patch, weights))
+    return weights
+
+
+def _load_pretrained(backbone: nn.Module, weights: dict[str, Tensor], last_name: str) -> None:
+    last = f"{last_name}.weight"
     if last in weights and weights[last].shape[0] != 1:
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(last_name)}
     optional = (last_name, "num_batches_tracked")

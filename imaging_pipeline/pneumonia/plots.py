@@ -10,6 +10,7 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from imaging_pipeline.pneumonia.evaluation import Evaluation, checked, reliability
 
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from imaging_pipeline.pneumonia.training import EpochReport
 
 MAX_BYTES = 100_000
-RESOLUTIONS = (110, 80, 60, 40, 25)
+RESOLUTIONS = (110, 95, 80, 70, 60, 50, 40, 25)
 """Dots per inch tried in turn until a picture is small enough."""
+
+COLOURS = 64
+"""Of a picture that is too large with all its colours: films need more pixels, not more greys."""
 
 PICTURE = (5.2, 4.2)
 POSITIVE, NEGATIVE, NEUTRAL = "#b2182b", "#2166ac", "#666666"
@@ -32,6 +36,9 @@ EXAMPLES = 12
 EXAMPLE_COLUMNS = 4
 EXAMPLE_PIXELS = 128
 HISTOGRAM_BINS = 20
+MOST_SUBGROUPS = 24
+HEAT = 0.45
+"""How much a heat map covers of the image beneath."""
 
 
 def roc_figure(scores: ArrayLike, labels: ArrayLike, evaluation: Evaluation) -> bytes:
@@ -99,26 +106,88 @@ def reliability_figure(scores: ArrayLike, labels: ArrayLike) -> bytes:
     return _png(figure)
 
 
-def example_sheet(images: NDArray[np.float32], scores: ArrayLike, labels: ArrayLike, threshold: float) -> bytes:
-    """The first images with label and score, the wrongly called ones in red.
+def confusion_figure(evaluation: Evaluation) -> bytes:
+    """How many images of each class are called what, at the threshold."""
+    counts = evaluation.confusion
+    table = np.array([[counts.true_negatives, counts.false_positives], [counts.false_negatives, counts.true_positives]])
+    figure, axes = _canvas("called", "label")
+    axes.imshow(table, cmap="Blues")
+    for row, column in np.ndindex(2, 2):
+        is_dark = table[row, column] > table.max() / 2
+        axes.text(column, row, f"{table[row, column]}", ha="center", va="center", color="white" if is_dark else "black")
+    names = ("no pneumonia", "pneumonia")
+    axes.set_xticks((0, 1), names)
+    axes.set_yticks((0, 1), names, rotation=90, va="center")
+    axes.set_title(f"calls at {evaluation.threshold:.3g}")
+    return _png(figure)
+
+
+def subgroup_figure(subgroups: Mapping[str, Evaluation]) -> bytes:
+    """The AUROC of each subgroup with its interval, one below the other; those without one are left out."""
+    shown = [(name, each, each.auroc) for name, each in subgroups.items() if each.auroc is not None][:MOST_SUBGROUPS]
+    figure = _figure(PICTURE[0] + 1, 1.4 + 0.25 * len(shown))
+    axes = figure.add_subplot()
+    for row, (name, each, area) in enumerate(shown):
+        if each.auroc_ci:
+            axes.plot([each.auroc_ci.low, each.auroc_ci.high], [row, row], color=NEUTRAL, linewidth=1)
+        axes.plot(area, row, "o", color=NEGATIVE)
+        axes.text(1.01, row, f"{area:.3f}, {each.n} of {each.patients}", va="center", fontsize=7)
+        axes.text(-0.01, row, name, va="center", ha="right", fontsize=7)
+    if not shown:
+        _say(axes, "no subgroup has both classes")
+    axes.axvline(0.5, color=NEUTRAL, linewidth=0.8, linestyle=":")
+    axes.set_xlim(0, 1)
+    axes.set_yticks([])
+    axes.invert_yaxis()
+    axes.set_title("AUROC by subgroup, images of patients")
+    return _png(figure)
+
+
+def worst_errors(scores: ArrayLike, labels: ArrayLike, threshold: float) -> NDArray[np.intp]:
+    """Positions of the images called wrongly, the worst first, at most as many as a sheet shows."""
+    values, truth = checked(scores, labels)
+    wrong = np.flatnonzero((values >= threshold) != truth)
+    how_wrong = np.where(truth, threshold - values, values - threshold)[wrong]
+    return wrong[np.argsort(-how_wrong, kind="stable")][:EXAMPLES]
+
+
+def example_sheet(
+    images: NDArray[np.float32],
+    scores: ArrayLike,
+    labels: ArrayLike,
+    threshold: float,
+    *,
+    heat: NDArray[np.float32] | None = None,
+    numbers: Sequence[int] | None = None,
+) -> bytes:
+    """The first images with label and score, the wrongly called ones in red and with a cross.
 
     Args:
         images: (N, 1, H, W), float32 on 0-1; at most twelve are shown.
         scores: probabilities (N,).
         labels: truth (N,).
         threshold: scores at or above it are called positive.
+        heat: maps (N, S, S) on 0-1 to lay over the images.
+        numbers: of the images, from 1; by default, 1 to N.
     """
     values, truth = checked(scores, labels)
     shown = min(len(images), EXAMPLES)
     rows = max(1, -(-shown // EXAMPLE_COLUMNS))
     figure = _figure(1.7 * EXAMPLE_COLUMNS, 1.9 * rows)
+    if not shown:
+        figure.text(0.5, 0.5, "no image", ha="center", va="center")
     for index in range(shown):
         axes = figure.add_subplot(rows, EXAMPLE_COLUMNS, index + 1)
         pixels = images[index, 0]
         step = max(1, max(pixels.shape) // EXAMPLE_PIXELS)
-        axes.imshow(pixels[::step, ::step], cmap="gray", vmin=0, vmax=1)
+        place = (0, pixels.shape[1], pixels.shape[0], 0)
+        axes.imshow(pixels[::step, ::step], cmap="gray", vmin=0, vmax=1, extent=place)
+        if heat is not None:
+            axes.imshow(heat[index], cmap="turbo", vmin=0, vmax=1, alpha=HEAT * heat[index] ** 0.5, extent=place)
         is_right = (values[index] >= threshold) == truth[index]
-        title = f"{index + 1}: {'pneumonia' if truth[index] else 'none'}, {values[index]:.2f}"
+        number = numbers[index] if numbers is not None else index + 1
+        mark = "" if is_right else " \N{BALLOT X}"
+        title = f"{number}: {'pneumonia' if truth[index] else 'none'}, {values[index]:.2f}{mark}"
         axes.set_title(title, fontsize=7, color="black" if is_right else POSITIVE)
         axes.set_axis_off()
     return _png(figure)
@@ -131,17 +200,16 @@ def report_figures(
     evaluation: Evaluation,
     scores: ArrayLike,
     labels: ArrayLike,
-    examples: NDArray[np.float32],
-) -> Mapping[str, bytes]:
-    """All pictures of one training by file name; ``examples`` are the first test images (K, 1, H, W)."""
-    values, truth = checked(scores, labels)
-    shown = len(examples)
+    subgroups: Mapping[str, Evaluation],
+) -> dict[str, bytes]:
+    """The curves and tables of one training by file name."""
     return {
-        "roc.png": roc_figure(values, truth, evaluation),
+        "roc.png": roc_figure(scores, labels, evaluation),
         "training.png": training_curves(history, best_epoch),
-        "scores.png": score_histogram(values, truth, evaluation.threshold),
-        "reliability.png": reliability_figure(values, truth),
-        "examples.png": example_sheet(examples, values[:shown], truth[:shown], evaluation.threshold),
+        "scores.png": score_histogram(scores, labels, evaluation.threshold),
+        "reliability.png": reliability_figure(scores, labels),
+        "confusion.png": confusion_figure(evaluation),
+        "subgroups.png": subgroup_figure(subgroups),
     }
 
 
@@ -185,6 +253,15 @@ def _png(figure: Figure) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=resolution, metadata={"Software": None})
         png = buffer.getvalue()
+        if len(png) > MAX_BYTES:
+            png = _with_fewer_colours(buffer)
         if len(png) <= MAX_BYTES:
             break
     return png
+
+
+def _with_fewer_colours(png: io.BytesIO) -> bytes:
+    with Image.open(png) as picture:
+        reduced = io.BytesIO()
+        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(reduced, "PNG", optimize=True)
+    return reduced.getvalue()

@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from imaging_pipeline.pneumonia.model_files import write_model
 
@@ -41,7 +41,8 @@ def log_course(
     """Parameters, one metric row per epoch, the dataset, the pictures and the card."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param  # noqa: PLC0415
 
-    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in trained.config.to_dict().items()])
+    settings = trained.config.to_dict() | {"weights_path": trained.config.weights_path and "given"}
+    client.log_batch(run_id, params=[Param(name, str(value)) for name, value in settings.items()])
     log_metrics(client, run_id, _epoch_metrics(trained))
     source = {"mlflow.source.name": dataset.source_uri, "snapshot": dataset.snapshot, "version": dataset.version}
     entity = Dataset(
@@ -89,14 +90,20 @@ def _epoch_metrics(trained: TrainedNetwork) -> Iterator[Metric]:
 
 
 def final_metrics(
-    trained: TrainedNetwork, evaluation: Evaluation, model_id: str, dataset: DatasetInfo
+    trained: TrainedNetwork,
+    evaluation: Evaluation,
+    model_id: str,
+    dataset: DatasetInfo,
+    alarms: Iterable[Mapping[str, Any]],
 ) -> Iterator[Metric]:
-    """The test figures, tied to the model and the dataset they are about."""
+    """The test figures and those of the alarms, tied to the model and the dataset they are about."""
     from mlflow.entities import Metric  # noqa: PLC0415
 
     now = _milliseconds()
     figures = {f"test_{name}": value for name, value in evaluation.metrics().items()}
-    for name, value in (figures | {"best_epoch": float(trained.best_epoch)}).items():
+    figures |= {"best_epoch": float(trained.best_epoch), "temperature": trained.temperature}
+    figures |= {f"alarm_{each['name']}": each["figure"] for each in alarms if each["figure"] is not None}
+    for name, value in figures.items():
         digest = dataset.digest[:DATASET_DIGEST_LENGTH]
         yield Metric(name, value, now, trained.best_epoch, model_id, dataset.name, digest)
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.pneumonia.label_import import TASK
 from imaging_pipeline.pneumonia.model_tables import is_recorded_as_champion, model_key, record_models
 from imaging_pipeline.pneumonia.tracking import ModelTracker, RegisteredModel
 from imaging_pipeline.tensors.shards import ShardReader
+from imaging_pipeline.tensors.storage import open_shard
 
 IMAGES_PER_CALL = 64
 
@@ -59,9 +59,18 @@ def score_batch(
     recipe_digest: str,
     tracker: ModelTracker,
     *,
+    open_shard: Callable[[str], ShardReader] = open_shard,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoreCounts:
     """Score and embed the tensors of a batch with the champion; run again, it leaves the same rows.
+
+    Args:
+        lake: the research lake.
+        batch_id: the batch.
+        recipe_digest: of the model's tensors.
+        tracker: the model store.
+        open_shard: opens a shard by its URI.
+        progress: is told how many images were scored, and of how many.
 
     Raises:
         ConfigurationError: there is no champion yet.
@@ -71,7 +80,10 @@ def score_batch(
 
     predictor = load_champion(tracker)
     if predictor is None:
-        raise ConfigurationError("no champion model yet: materialize gold/pneumonia_model first")
+        raise ConfigurationError(
+            "no champion model yet: materialize gold/pneumonia_model; where there is one that was refused, its check "
+            "says why"
+        )
     champion, threshold = predictor.model, predictor.threshold
     if not is_recorded_as_champion(lake, champion):
         record_models(lake, tracker)
@@ -79,7 +91,7 @@ def score_batch(
     embeddings: list[dict[str, object]] = []
     common: dict[str, object] = {"created_at": datetime.now(UTC).replace(tzinfo=None), "arrival_batch": batch_id}
     selected = _targets(lake, batch_id, recipe_digest)
-    for targets, images in _image_batches(selected):
+    for targets, images in _image_batches(selected, open_shard):
         said = predictor.predict(images)
         for target, score, vector in zip(targets, said.probabilities, said.embeddings, strict=True):
             predictions.append(common | _prediction_row(champion, target, float(score), threshold))
@@ -130,10 +142,12 @@ def _targets(lake: Lake, batch_id: str, recipe_digest: str) -> list[_Target]:
     ]
 
 
-def _image_batches(targets: list[_Target]) -> Iterator[tuple[list[_Target], NDArray[Any]]]:
+def _image_batches(
+    targets: list[_Target], open_shard: Callable[[str], ShardReader]
+) -> Iterator[tuple[list[_Target], NDArray[Any]]]:
     """Targets with their images, (n, channels, height, width) of the shard's dtype."""
     for uri, group in groupby(targets, key=lambda target: target[0]):
-        shard, members = ShardReader(uri_to_path(uri)), list(group)
+        shard, members = open_shard(uri), list(group)
         for start in range(0, len(members), IMAGES_PER_CALL):
             part = members[start : start + IMAGES_PER_CALL]
             yield part, np.stack([shard.tensor(row) for *_, row in part])

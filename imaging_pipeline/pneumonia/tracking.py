@@ -27,11 +27,17 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from imaging_pipeline.pneumonia.evaluation import Evaluation
+    from imaging_pipeline.pneumonia.gate import Decision
     from imaging_pipeline.pneumonia.training import TrainedNetwork
 
 T = TypeVar("T")
 
-CHAMPION = "champion"
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""Aliases: predictions are made with it; to be compared with that one."""
+
+PROMOTION_TAG = "promotion"
+DECISION = "promotion.json"
+REPORT = "model_card.md"
 DIGEST_TAG = "weights_sha256"
 MODEL_TAG = "logged_model_id"
 """A database registry keeps a version's model id only when it may look it up in MLflow's process-wide store."""
@@ -122,7 +128,7 @@ class ModelTracker:
         figures: Mapping[str, bytes],
         dataset: DatasetInfo,
         tags: Mapping[str, str],
-        card: Mapping[str, object],
+        card: Mapping[str, Any],
     ) -> RegisteredModel:
         """Records a finished training as one run and registers its model; no alias moves.
 
@@ -146,7 +152,9 @@ class ModelTracker:
             try:
                 log_course(client, run_id, trained, figures, dataset, card)
                 model_id, digest = log_model(client, experiment_id, run_id, self.model_name, trained)
-                log_metrics(client, run_id, final_metrics(trained, evaluation, model_id, dataset))
+                log_metrics(
+                    client, run_id, final_metrics(trained, evaluation, model_id, dataset, card.get("alarms", ()))
+                )
                 version = self._register(client, run_id, model_id, dict(tags) | {DIGEST_TAG: digest})
                 status = "FINISHED"
             finally:
@@ -163,6 +171,30 @@ class ModelTracker:
             client = self._client()
             client.set_registered_model_alias(self.model_name, CHAMPION, version)
             return self._registered(client.get_model_version(self.model_name, version))
+
+    def decide(self, model: RegisteredModel, decision: Decision, report: str) -> None:
+        """Make a version the champion, or the challenger that was refused, and keep why.
+
+        Args:
+            model: the version.
+            decision: of the promotion gate; kept as ``promotion.json`` and, in short, as the version's description.
+            report: for people, Markdown; kept as ``model_card.md``.
+
+        Raises:
+            TransientError: the store is busy or unreachable.
+        """
+        with _mlflow_store():
+            client = self._client()
+            client.log_dict(model.run_id, decision.to_dict(), DECISION)
+            client.log_text(model.run_id, report, REPORT)
+            outcome = "promoted" if decision.is_promoted else "refused"
+            client.set_model_version_tag(model.name, model.version, PROMOTION_TAG, outcome)
+            client.update_model_version(model.name, model.version, f"{outcome}: {'; '.join(decision.reasons)}")
+            alias = CHAMPION if decision.is_promoted else CHALLENGER
+            client.set_registered_model_alias(model.name, alias, model.version)
+            known = client.get_registered_model(model.name).aliases
+            if decision.is_promoted and str(known.get(CHALLENGER)) == model.version:
+                client.delete_registered_model_alias(model.name, CHALLENGER)
 
     def champion(self) -> RegisteredModel | None:
         """The version to predict with, or None when there is none yet. Creates no store.
@@ -207,6 +239,15 @@ class ModelTracker:
             found = client.search_model_versions(f"name = '{self.model_name}'", order_by=["version_number ASC"])
             aliases = known.aliases if known else {}
             return [self._described(client, each, aliases) for each in found if MODEL_TAG in each.tags]
+
+    def card(self, model: RegisteredModel) -> dict[str, Any]:
+        """What was recorded of a version at its training; empty when its run was removed from the store.
+
+        Raises:
+            TransientError: the store is busy or unreachable.
+        """
+        with _mlflow_store():
+            return _card(self._client(), model.run_id)
 
     def metrics(self, model: RegisteredModel) -> dict[str, float]:
         """The last value of every metric of the model's run, such as ``test_auroc``.

@@ -1,40 +1,53 @@
 """Trains a network and fixes its operating point.
 
-Owns the training loop, its schedule, early stopping and the choice of the threshold, all of which see the
-training and validation sets only. Contains no evaluation on a test set, no storage and no tracking. Imports
-torch at the top; import it lazily.
+Owns the training loop, its schedule, early stopping and the choice of the epoch, all of which see the training and
+validation sets only. Contains no evaluation on a test set, no storage and no tracking. Imports torch at the top;
+import it lazily.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.pneumonia.augmentation import augment
+from imaging_pipeline.pneumonia.augmentation import augment, draw_changes
+from imaging_pipeline.pneumonia.config import Balance, Schedule
 from imaging_pipeline.pneumonia.evaluation import auroc
 from imaging_pipeline.pneumonia.memory import ImageMemory, LabelledImages
-from imaging_pipeline.pneumonia.network import PneumoniaNetwork, build_network, pick_device, restore_network, score
+from imaging_pipeline.pneumonia.network import (
+    PneumoniaNetwork,
+    build_network,
+    pick_device,
+    restore_network,
+    score_and_embed,
+)
+from imaging_pipeline.pneumonia.operating_point import calibrated, choose_threshold, fit_temperature
+from imaging_pipeline.pneumonia.team import Team, lead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
+    from imaging_pipeline.pneumonia.checkpoint import Checkpoint
     from imaging_pipeline.pneumonia.config import TrainingConfig
 
-WARM_UP = 0.2
-"""Part of the one-cycle schedule in which the learning rate rises."""
 MAX_POSITIVE_WEIGHT = 50.0
 """Above this weight a handful of positives would drive every gradient."""
-DEFAULT_THRESHOLD = 0.5
+
+SMALLEST_RATE = 1e-4
+"""Part of the peak learning rate at which the cosine schedule ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +92,13 @@ class TrainedNetwork:
     """The weights of the best epoch, on the CPU, and how they came about.
 
     Attributes:
-        state_dict: of a ``PneumoniaNetwork``.
+        state_dict: of a ``PneumoniaNetwork``, its temperature included.
         history: one report per epoch run.
         best_epoch: the epoch the weights are of.
         threshold: scores at or above it are called positive.
         threshold_note: how the threshold was fixed.
         config: what ``build_network`` needs to take the weights.
+        temperature: by which logits are divided.
     """
 
     state_dict: dict[str, Tensor]
@@ -93,6 +107,7 @@ class TrainedNetwork:
     threshold: float
     threshold_note: str
     config: TrainingConfig
+    temperature: float = 1.0
 
     def score(self, images: LabelledImages) -> NDArray[np.float64]:
         """Probabilities (N,) of the images, in their order.
@@ -100,8 +115,15 @@ class TrainedNetwork:
         Raises:
             ConfigurationError: there is no image, or a label is not 0 or 1.
         """
-        network = restore_network(self.config, self.state_dict).to(pick_device(self.config.device))
-        return _score_all(network, ImageMemory(images, self.config))
+        return self.score_and_embed(images)[0]
+
+    def score_and_embed(self, images: LabelledImages) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """As `score`, with the embeddings (N, width)."""
+        return score_all(self.network(), ImageMemory(images, self.config))
+
+    def network(self) -> PneumoniaNetwork:
+        """The network in evaluation mode, where the config says it runs."""
+        return restore_network(self.config, self.state_dict).to(pick_device(self.config.device))
 
 
 def train(
@@ -109,128 +131,261 @@ def train(
     val_set: LabelledImages,
     config: TrainingConfig,
     *,
+    checkpoint: Checkpoint | None = None,
     progress: Callable[[EpochReport], None] | None = None,
 ) -> TrainedNetwork:
-    """Trains on ``train_set``, picks epoch and threshold on ``val_set``.
+    """Trains on ``train_set``, picks epoch, temperature and threshold on ``val_set``.
 
     On the CPU the result depends on the data, the config and the number of torch threads only; torch's global
-    generator is left as it was.
+    generator is left as it was. A training that was killed and is called again with its checkpoint goes on after the
+    last whole epoch and comes to the same weights.
+
+    Args:
+        train_set: what is learnt from; picklable where several processes train.
+        val_set: what epoch, temperature and threshold are chosen on.
+        config: how.
+        checkpoint: where the state is kept after each epoch; None: nowhere.
+        progress: is told of each epoch, of those before a kill, too.
 
     Raises:
         ConfigurationError: a set is empty, a label is not 0 or 1, the training set lacks a class, or CUDA was
             asked for and is not there.
     """
-    device = pick_device(config.device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        return _Training(ImageMemory(train_set, config), ImageMemory(val_set, config), config, device).run(progress)
+    with lead(config, _follow, (train_set, val_set, config, checkpoint)) as team, _own_randomness(team):
+        training = _Training(train_set, val_set, config, team, checkpoint)
+        training.run(progress)
+        return training.result()
 
 
-def choose_threshold(
-    scores: NDArray[np.float64], labels: NDArray[np.bool_], target_sensitivity: float
-) -> tuple[float, str]:
-    """The highest operating point with at least ``target_sensitivity`` on these images, and a note about it.
+def _follow(
+    team: Team,
+    train_set: LabelledImages,
+    val_set: LabelledImages,
+    config: TrainingConfig,
+    checkpoint: Checkpoint | None,
+) -> None:
+    """The part of a process that is not the first."""
+    with _own_randomness(team):
+        _Training(train_set, val_set, config, team, checkpoint).run(None)
 
-    The threshold lies halfway to the next lower score, so that rounding in another process moves no image
-    across it.
-    """
-    positives = np.sort(scores[labels])[::-1]
-    if positives.size == 0:
-        return DEFAULT_THRESHOLD, "default: the validation set has no positive image"
-    lowest_found = positives[math.ceil(target_sensitivity * positives.size - 1e-9) - 1]
-    below = scores[scores < lowest_found]
-    threshold = (lowest_found + below.max()) / 2 if below.size else lowest_found
-    return float(threshold), f"sensitivity of at least {target_sensitivity:g} on the validation set"
+
+@contextlib.contextmanager
+def _own_randomness(team: Team) -> Iterator[None]:
+    """Leaves the caller's generators as they were, and takes only algorithms that repeat themselves on a GPU."""
+    generators = [team.device] if team.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=generators), torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        yield
 
 
 class _Training:
-    """One run: a network, its optimiser and schedule, and the best state so far."""
+    """One run: a network, its optimiser and schedule, and the best state so far.
+
+    All random numbers of an epoch follow from the seed and its number, so that nothing of them need be kept. Only the
+    first process of a team validates, keeps the history and saves.
+    """
 
     def __init__(
-        self, images: ImageMemory, validation: ImageMemory, config: TrainingConfig, device: torch.device
+        self,
+        train_set: LabelledImages,
+        val_set: LabelledImages,
+        config: TrainingConfig,
+        team: Team,
+        checkpoint: Checkpoint | None,
     ) -> None:
-        self._images, self._validation, self._config, self._device = images, validation, config, device
-        self._generator = torch.Generator().manual_seed(config.seed)
-        self._log_weight = math.log(_positive_weight(images.labels))
-        self._steps = max(1, min(math.ceil(len(images) / config.batch_size), len(images) // 2))
-        self._network = build_network(config).to(device)
+        torch.manual_seed(config.seed)
+        self._config, self._team, self._checkpoint = config, team, checkpoint
+        self._images = ImageMemory(train_set, config)
+        self._loss = _Loss(self._images.labels, config.balance)
+        self._validation = ImageMemory(val_set, config) if team.rank == 0 else None
+        self._steps = max(
+            1, min(math.ceil(len(self._images) / config.batch_size), len(self._images) // (2 * team.size))
+        )
+        self._network = build_network(config).to(team.device)
         self._optimiser = torch.optim.AdamW(
             self._network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimiser, config.learning_rate, epochs=config.epochs, steps_per_epoch=self._steps, pct_start=WARM_UP
+        self._schedule = _schedule(self._optimiser, config, config.epochs * self._steps)
+        self._done = 0
+        self._history: list[EpochReport] = []
+        self._best = -1
+        self._best_scores = np.empty(0)
+        self._best_state: dict[str, Tensor] = {}
+        self._resume()
+        self._shared = team.wrap(self._network)
+
+    def run(self, progress: Callable[[EpochReport], None] | None) -> None:
+        """All epochs that are left."""
+        tell = progress or (lambda _: None)
+        for report in self._history:
+            tell(report)
+        while not self._team.agree(self._is_over()):
+            started = time.perf_counter()
+            train_loss = self._pass_over_training_set()
+            self._done += 1
+            if self._validation is not None:
+                self._judge(self._validation, train_loss, started)
+                self._save()
+                tell(self._history[-1])
+
+    def result(self) -> TrainedNetwork:
+        """The best epoch with its temperature and threshold."""
+        assert self._validation is not None
+        truth = self._validation.labels.numpy() > 0
+        temperature = fit_temperature(self._best_scores, truth) if self._config.calibrate else 1.0
+        scores = calibrated(self._best_scores, temperature)
+        threshold, note = choose_threshold(scores, truth, self._config)
+        return TrainedNetwork(
+            self._best_state | {"temperature": torch.tensor(temperature)},
+            tuple(self._history),
+            self._best + 1,
+            threshold,
+            note,
+            self._config,
+            temperature,
         )
 
-    def run(self, progress: Callable[[EpochReport], None] | None) -> TrainedNetwork:
-        history: list[EpochReport] = []
-        best, best_scores, best_state = -1, np.empty(0), {}
-        truth = self._validation.labels.numpy() > 0
-        while len(history) < self._config.epochs and len(history) - 1 - best < self._config.patience:
-            report, scores = self._epoch(len(history) + 1, truth)
-            history.append(report)
-            if best < 0 or report.rank > history[best].rank:
-                best, best_scores, best_state = len(history) - 1, scores, self._state()
-            if progress is not None:
-                progress(report)
-        threshold, note = choose_threshold(best_scores, truth, self._config.target_sensitivity)
-        return TrainedNetwork(best_state, tuple(history), best + 1, threshold, note, self._config)
+    def _is_over(self) -> bool:
+        return self._done >= self._config.epochs or self._done - 1 - self._best >= self._config.patience
 
-    def _epoch(self, epoch: int, truth: NDArray[np.bool_]) -> tuple[EpochReport, NDArray[np.float64]]:
-        started = time.perf_counter()
-        train_loss = self._pass_over_training_set()
-        scores = _score_all(self._network, self._validation)
+    def _judge(self, validation: ImageMemory, train_loss: float, started: float) -> None:
+        truth = validation.labels.numpy() > 0
+        scores, _ = score_all(self._network, validation)
         report = EpochReport(
-            epoch=epoch,
+            epoch=self._done,
             train_loss=train_loss,
             validation_loss=_cross_entropy(scores, truth),
             validation_auroc=auroc(scores, truth),
             learning_rate=float(self._schedule.get_last_lr()[0]),
             seconds=time.perf_counter() - started,
         )
-        return report, scores
+        if self._best < 0 or report.rank > self._history[self._best].rank:
+            self._best, self._best_scores, self._best_state = len(self._history), scores, _copied(self._network)
+        self._history.append(report)
 
     def _pass_over_training_set(self) -> float:
         """The mean loss over one pass; batches differ by one image at most, as BatchNorm needs two or more."""
-        self._network.train()
-        order = torch.randperm(len(self._images), generator=self._generator)
-        losses = [self._step(indices) * len(indices) for indices in order.tensor_split(self._steps)]
-        return sum(losses) / len(order)
+        epoch = self._done + 1
+        torch.manual_seed(_seed(self._config.seed, epoch, f"process {self._team.rank}"))
+        generator = torch.Generator().manual_seed(_seed(self._config.seed, epoch, "order"))
+        self._shared.train()
+        order = self._loss.order(generator)
+        total = torch.zeros((), device=self._team.device)
+        for indices in order.tensor_split(self._steps):
+            total += self._step(indices, generator)
+        return float(self._team.total(total)) / len(order)
 
-    def _step(self, indices: Tensor) -> float:
-        images = self._images.take(indices).to(self._device, memory_format=torch.channels_last)
-        labels = self._images.labels[indices].to(self._device)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            logits = self._network(augment(images, self._config, self._generator))
-        loss = _balanced_loss(logits.float(), labels, self._log_weight)
+    def _step(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """One step on a batch, of which this process computes its share; the sum of the losses of its images."""
+        device, share = self._team.device, self._team.share(len(indices))
+        changes = draw_changes(len(indices), self._config, generator).of(share)
+        images = self._images.take(indices[share]).to(device, memory_format=torch.channels_last)
+        labels = self._images.labels[indices[share]].to(device)
+        is_mixed = self._config.mixed_precision and device.type == "cuda"
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
+            logits = self._shared(augment(images, changes))
+        loss = self._loss.sum(logits.float(), labels)
         self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Gradients are averaged over the processes.
+        (loss * self._team.size / len(indices)).backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self._schedule.step()
-        return float(loss.detach())
+        return loss.detach()
 
-    def _state(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        self._checkpoint.save(
+            {
+                "network": self._network.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "schedule": _numbers(self._schedule.state_dict()),
+                "history": [dataclasses.asdict(report) for report in self._history],
+                "best": self._best,
+                "best_scores": torch.from_numpy(self._best_scores),
+                "best_state": self._best_state,
+            }
+        )
+
+    def _resume(self) -> None:
+        state = self._checkpoint.load() if self._checkpoint else None
+        if state is None:
+            return
+        self._network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(self._schedule.state_dict() | state["schedule"])
+        self._history = [EpochReport(**report) for report in state["history"]]
+        self._done, self._best = len(self._history), state["best"]
+        self._best_scores, self._best_state = state["best_scores"].numpy(), state["best_state"]
 
 
-def _score_all(network: PneumoniaNetwork, images: ImageMemory) -> NDArray[np.float64]:
-    return np.concatenate([score(network, batch) for batch in images.batches()])
+class _Loss:
+    """Cross-entropy for unequal classes, and the order of the images that goes with it.
 
-
-def _balanced_loss(logits: Tensor, labels: Tensor, log_weight: float) -> Tensor:
-    """Cross-entropy in which both classes weigh the same.
-
-    The weight also goes into the logit, so that what is learnt beneath it stays the log-odds at the prevalence
-    of the training set: scores are probabilities although the classes were balanced.
+    Where classes are made equal, by weight or by drawing, the log-odds that this adds also go into the logit, so that
+    what is learnt beneath stays the log-odds at the prevalence of the training set: scores are probabilities.
     """
-    weight = torch.tensor(math.exp(log_weight), device=logits.device)
-    return functional.binary_cross_entropy_with_logits(logits + log_weight, labels, pos_weight=weight)
+
+    def __init__(self, labels: Tensor, balance: Balance) -> None:
+        positives = int(labels.sum())
+        if positives in (0, len(labels)):
+            raise ConfigurationError("the training set must hold images with and without pneumonia")
+        weight = min((len(labels) - positives) / positives, MAX_POSITIVE_WEIGHT)
+        self._shift = 0.0 if balance is Balance.NONE else math.log(weight)
+        self._weight = weight if balance is Balance.WEIGHT else 1.0
+        self._chances = torch.where(labels > 0, weight, 1.0) if balance is Balance.SAMPLER else None
+        self._count = len(labels)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Positions (N,) of the images of one epoch."""
+        if self._chances is not None:
+            return torch.multinomial(self._chances, self._count, replacement=True, generator=generator)
+        return torch.randperm(self._count, generator=generator)
+
+    def sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The sum of the losses of some images."""
+        weight = torch.tensor(self._weight, device=logits.device)
+        return functional.binary_cross_entropy_with_logits(
+            logits + self._shift, labels, pos_weight=weight, reduction="sum"
+        )
 
 
-def _positive_weight(labels: Tensor) -> float:
-    positives = int(labels.sum())
-    if positives in (0, len(labels)):
-        raise ConfigurationError("the training set must hold images with and without pneumonia")
-    return min((len(labels) - positives) / positives, MAX_POSITIVE_WEIGHT)
+def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> LRScheduler:
+    """Learning rates of all steps; the same state may be given to a new one."""
+    if config.schedule is Schedule.ONE_CYCLE:
+        total = steps + 1  # the schedule is moved after the last step, too
+        rising = min(0.9, max(config.warm_up, 2 / total))  # it cannot rise within one step
+        return OneCycleLR(optimiser, config.learning_rate, total_steps=total, pct_start=rising)
+    first = config.warm_up * steps
+
+    def part(step: int) -> float:
+        if step < first:
+            return (step + 1) / (first + 1)
+        if config.schedule is Schedule.CONSTANT:
+            return 1.0
+        way = (step - first) / max(1.0, steps - first)
+        return SMALLEST_RATE + (1 - SMALLEST_RATE) * (1 + math.cos(math.pi * min(1.0, way))) / 2
+
+    return LambdaLR(optimiser, part)
+
+
+def _numbers(state: dict[str, Any]) -> dict[str, Any]:
+    """The counters of a schedule; its functions are made anew."""
+    return {name: value for name, value in state.items() if isinstance(value, int | float | list)}
+
+
+def _seed(seed: int, epoch: int, purpose: str) -> int:
+    digest = hashlib.sha256(f"{seed}|{epoch}|{purpose}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _copied(network: PneumoniaNetwork) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def score_all(network: PneumoniaNetwork, images: ImageMemory) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Probabilities (N,) and embeddings (N, width) of all images, in their order."""
+    parts = [score_and_embed(network, batch) for batch in images.batches()]
+    return np.concatenate([scores for scores, _ in parts]), np.concatenate([vectors for _, vectors in parts])
 
 
 def _cross_entropy(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from imaging_pipeline.objects.folder import path_to_uri
 from imaging_pipeline.pneumonia.config import Device, TrainingConfig
-from imaging_pipeline.pneumonia.learning import Learned, learn
+from imaging_pipeline.pneumonia.facts import ImageFacts
+from imaging_pipeline.pneumonia.learning import Learned, Material, learn
 from imaging_pipeline.pneumonia.tracking import ModelTracker
 from imaging_pipeline.tensors.build import TensorSource, build_tensor
 from imaging_pipeline.tensors.recipe import Recipe
@@ -43,7 +45,8 @@ class LearnedModel:
 
 def learn_from(dataset: DatasetVersion, tracker: ModelTracker, recipe: Recipe) -> Learned:
     config = TrainingConfig(image_size=32, epochs=1, batch_size=8, device=Device.CPU)
-    return learn(dataset, tracker, config, recipe=recipe, subgroups=SUBGROUPS, tags={"asked_by": "a test"})
+    facts = {key: ImageFacts(groups=groups) for key, groups in SUBGROUPS.items()}
+    return learn(Material(dataset, recipe, facts), tracker, config, tags={"asked_by": "a test"})
 
 
 def learn_in(folder: Path) -> LearnedModel:
@@ -63,7 +66,7 @@ def learn_in(folder: Path) -> LearnedModel:
             label_key=row.instance_key,
             label=float(labels[number]),
             tensor_sha256=row.tensor_sha256,
-            shard=shard.path,
+            shard=path_to_uri(shard.path),
             row=number,
         )
         for number, row in enumerate(made[:COUNT])

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.pneumonia.config import Architecture, TrainingConfig
+from imaging_pipeline.pneumonia.config import Balance, TrainingConfig, load_training
 
 
 def test_settings_survive_json() -> None:
-    config = TrainingConfig(architecture=Architecture.DENSENET121, image_size=224, horizontal_flip=True)
+    config = TrainingConfig(architecture="densenet121", image_size=224, horizontal_flip=True)
     assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_names_become_codes() -> None:
-    assert TrainingConfig.from_dict({"architecture": "convnext_tiny"}).architecture is Architecture.CONVNEXT_TINY
+    assert TrainingConfig.from_dict({"balance": "sampler"}).balance is Balance.SAMPLER
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"architecture": "resnet19"},
         {"device": "tpu"},
         {"epochs": 0},
         {"epochs": 1.5},
@@ -36,8 +36,31 @@ def test_names_become_codes() -> None:
         {"target_sensitivity": 1.1},
         {"contrast": "high"},
         {"epoch": 3},
+        {"channels": 2},
+        {"schedule": "linear"},
+        {"external": "nih"},
+        {"calibrate": 1},
+        {"promotion": {"margin": -1}},
+        {"promotion": {"margins": 1}},
+        {"promotion": {"waived": {"metadata_only": ""}}},
+        {"promotion": {"waived": ["metadata_only"]}},
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+    ((name, value),) = settings.items()
+    with pytest.raises(ConfigurationError, match=next(iter(value)) if name == "promotion" else name):
         TrainingConfig.from_dict(settings)
+
+
+def test_a_file_of_settings_is_loaded_and_one_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "training.yaml"
+    path.write_text("epochs: 3\npromotion:\n  waived:\n    matched_subset: few pairs\n")
+    config = load_training(path)
+    assert config.epochs == 3
+    assert config.promotion.waived == {"matched_subset": "few pairs"}
+    for text in ("- epochs", "epochs: [", ""):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match="training"):
+            load_training(path)
+    with pytest.raises(ConfigurationError, match="resnet18-128"):
+        load_training("resnet18-129")

@@ -28,6 +28,9 @@ def test_figures_agree_with_scikit_learn_also_with_ties(seed: int) -> None:
     assert evaluation.brier == pytest.approx(metrics.brier_score_loss(labels, scores))
     assert evaluation.sensitivity == pytest.approx(metrics.recall_score(labels, called))
     assert evaluation.specificity == pytest.approx(metrics.recall_score(~labels, ~called))
+    assert evaluation.accuracy == pytest.approx(metrics.accuracy_score(labels, called))
+    assert evaluation.ppv == pytest.approx(metrics.precision_score(labels, called))
+    assert evaluation.npv == pytest.approx(metrics.precision_score(~labels, ~called))
     negatives, positives = metrics.confusion_matrix(labels, called).tolist()
     assert evaluation.confusion == Confusion(positives[1], negatives[1], negatives[0], positives[0])
     assert evaluation.prevalence == pytest.approx(labels.mean())
@@ -65,7 +68,7 @@ def test_the_same_seed_gives_the_same_intervals_whatever_the_memory_limit(monkey
     scores, labels, patients = noisy(80, 3)
     whole = evaluate(scores, labels, patients, 0.5, bootstrap=300, seed=7)
     assert whole.auroc_ci != evaluate(scores, labels, patients, 0.5, bootstrap=300, seed=8).auroc_ci
-    monkeypatch.setattr("imaging_pipeline.pneumonia.evaluation.WEIGHTS_AT_ONCE", 80 * 7)
+    monkeypatch.setattr("imaging_pipeline.pneumonia.resampling.WEIGHTS_AT_ONCE", 80 * 7)
     assert evaluate(scores, labels, patients, 0.5, bootstrap=300, seed=7) == whole
 
 
@@ -105,6 +108,9 @@ def test_a_score_at_the_threshold_is_positive() -> None:
 def test_thresholds_beyond_all_scores_are_defined(threshold: float) -> None:
     evaluation = evaluate([0.2, 0.8], [0, 1], ["a", "b"], threshold, bootstrap=10)
     assert (evaluation.sensitivity, evaluation.specificity) == ((1.0, 0.0) if threshold < 0 else (0.0, 1.0))
+    assert (evaluation.ppv, evaluation.npv) == ((0.5, None) if threshold < 0 else (None, 0.5))
+    uncalled = "npv" if threshold < 0 else "ppv"
+    assert evaluation.undefined[uncalled].startswith("no image is called")
 
 
 def test_calibration_error_is_the_mean_gap_between_score_and_truth() -> None:

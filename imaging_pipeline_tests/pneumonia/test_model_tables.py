@@ -12,10 +12,10 @@ import pytest
 
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.pneumonia.evaluation import evaluate
-from imaging_pipeline.pneumonia.model_card import METRICS, evaluations_by_subgroup
+from imaging_pipeline.pneumonia.facts import facts_of
+from imaging_pipeline.pneumonia.model_card import METRICS, parts_of
 from imaging_pipeline.pneumonia.model_files import weights_digest
-from imaging_pipeline.pneumonia.model_tables import model_key, record_models, subgroups_of
+from imaging_pipeline.pneumonia.model_tables import model_key, record_models
 from imaging_pipeline.pneumonia.tracking import MODEL_TAG, ModelTracker
 from imaging_pipeline.tensors.splits import Split
 from imaging_pipeline_tests.metadata.headers import memory_lake
@@ -23,6 +23,7 @@ from imaging_pipeline_tests.pneumonia.learned import SUBGROUPS, LearnedModel
 
 BATCH = "2026-01-31.00001"
 TABLES = ("embedding_model", "embedding_evaluation")
+SOURCE = {"ingestion_source": "north"}
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_each_figure_of_the_evaluation_is_a_row_for_all_images_and_for_each_subg
     recorded = learned_model.learned.metrics
     for row in (row for row in rows if row["subgroup"] == "{}"):
         name = row["metric_name"]
-        assert row["metric_value"] == pytest.approx(recorded[f"test_{name}"])
+        assert row["metric_value"] == pytest.approx(recorded.get(f"test_{name}"))
         assert row["ci_low"] == pytest.approx(recorded.get(f"test_{name}_ci_low"))
         assert row["ci_high"] == pytest.approx(recorded.get(f"test_{name}_ci_high"))
     test = learned_model.dataset.side(Split.TEST)
@@ -94,10 +95,10 @@ def test_a_subgroup_is_evaluated_on_its_own_images_and_says_what_it_cannot_answe
     labels = np.array([member.label for member in members])
     positives = {member.instance_key: {"view": "PA"} for member in members if member.label}
     scores = np.linspace(0.1, 0.9, len(members))
-    whole = evaluate(scores, labels, [member.patient for member in members], 0.5)
     entries = {
         (str(entry["subgroup"]), entry["metric_name"]): entry
-        for entry in evaluations_by_subgroup(members, scores, whole, positives, seed=0)
+        for part in parts_of(members, scores, 0.5, positives, seed=0)
+        for entry in part.entries()
     }
     area = entries["{'view': 'PA'}", "auroc"]
     assert (area["metric_value"], area["ci_low"]) == (None, None)
@@ -172,19 +173,36 @@ def put(lake: Lake, table: str, *rows: dict[str, object]) -> None:
         lake.replace_all("deid", table, registry.table(table).rows(made), where="false", parameters=[])
 
 
-def test_sex_and_view_of_an_image_are_those_of_its_released_header(lake: Lake) -> None:
+def put_labels(lake: Lake, *rows: dict[str, object]) -> None:
+    with lake.transaction():
+        lake.replace_all("gold", "label", registry.table("label").rows(rows), where="false", parameters=[])
+
+
+def test_facts_of_an_image_are_those_of_its_released_header_and_file(lake: Lake) -> None:
     for number, (sex, view) in enumerate([("F", "PA"), ("M", None), (None, "AP")]):
         keys: dict[str, object] = {f"{level}_key": f"{level}{number}" for level in ("patient", "study", "series")}
         keys |= {"instance_key": f"instance{number}"}
         put(lake, "dicom_patient", keys | {"patient_domain": "p", "patient_id": f"P{number}", "patient_sex": sex})
-        put(lake, "dicom_study", keys | {"study_instance_uid": f"2.25.{number}1"})
-        put(lake, "dicom_series", keys | {"series_instance_uid": f"2.25.{number}2"})
+        put(lake, "dicom_study", keys | {"study_instance_uid": f"2.25.{number}1", "patient_age_years": 40.0 + number})
+        put(lake, "dicom_series", keys | {"series_instance_uid": f"2.25.{number}2", "modality": "DX"})
         put(lake, "dicom_instance", keys | {"sop_instance_uid": f"2.25.{number}3"})
         if view:
-            put(lake, "dicom_xray_acquisition", keys | {"view_position": view})
-    assert subgroups_of(lake, ["instance0", "instance1", "instance2", "unknown"]) == {
-        "instance0": {"sex": "F", "view": "PA"},
-        "instance1": {"sex": "M"},
-        "instance2": {"view": "AP"},
+            put(lake, "dicom_xray_acquisition", keys | {"view_position": view, "kvp": 110})
+        put(lake, "dicom_image_pixel", keys | {"image_rows": 100, "image_columns": 200, "bits_stored": 12})
+        file: dict[str, object] = {"location_key": f"location{number}", "object_key": "o", "file_size_bytes": 5000}
+        put(lake, "dicom_file_location", keys | file | {"storage_uri": "file:///x", "role": "PRIMARY"} | SOURCE)
+    label = {"subject_level": "INSTANCE", "task": "pneumonia", "label_numeric": 1.0}
+    put_labels(lake, {**label, "label_key": "a", "subject_key": "instance0", "source": "CSV:RSNA"})
+    facts = facts_of(lake, ["instance0", "instance1", "instance2", "unknown"], "pneumonia")
+    assert {key: each.groups for key, each in facts.items()} == {
+        "instance0": {"sex": "F", "age": "40-49", "view": "PA", "source": "north", "collection": "CSV:RSNA"},
+        "instance1": {"sex": "M", "age": "40-49", "source": "north"},
+        "instance2": {"age": "40-49", "view": "AP", "source": "north"},
     }
+    assert facts["instance0"].sources == {"source": "north", "collection": "CSV:RSNA"}
+    metadata = facts["instance0"].metadata
+    assert (metadata["age_years"], metadata["kvp"], metadata["sex"], metadata["view"]) == (40.0, 110.0, "F", "PA")
+    assert "kvp" not in facts["instance1"].metadata
+    of_file = facts["instance0"].file
+    assert [of_file[name] for name in ("file_bytes", "rows", "bytes_per_pixel", "aspect")] == [5000.0, 100.0, 0.25, 2.0]
     assert model_key("a", "1") != model_key("a", "2")

@@ -9,12 +9,14 @@ import torch
 import torchvision
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.pneumonia.config import Architecture, TrainingConfig
+from imaging_pipeline.pneumonia.config import TrainingConfig
 from imaging_pipeline.pneumonia.network import build_network, resize, score, score_and_embed
 
+ARCHITECTURES = ["resnet18", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_16", "shufflenet_v2_x0_5"]
 
-@pytest.mark.parametrize("architecture", Architecture)
-def test_every_architecture_gives_one_logit_per_grey_image_of_any_size(architecture: Architecture) -> None:
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_gives_one_logit_per_grey_image_of_any_size(architecture: str) -> None:
     network = build_network(TrainingConfig(architecture=architecture, image_size=64)).eval()
     with torch.inference_mode():
         logits = network(torch.rand(2, 1, 80, 50))
@@ -22,8 +24,8 @@ def test_every_architecture_gives_one_logit_per_grey_image_of_any_size(architect
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("architecture", Architecture)
-def test_the_embedding_is_what_the_last_layer_makes_the_logit_of(architecture: Architecture) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_embedding_is_what_the_last_layer_makes_the_logit_of(architecture: str) -> None:
     network = build_network(TrainingConfig(architecture=architecture, image_size=64)).eval()
     images = torch.rand(2, 1, 80, 50)
     with torch.inference_mode():
@@ -81,3 +83,38 @@ def test_no_images_have_no_scores_and_no_embeddings() -> None:
     scores, embeddings = score_and_embed(network, torch.empty(0, 1, 32, 32))
     assert scores.shape == (0,)
     assert embeddings.shape == (0, 512)
+
+
+def test_three_channels_see_a_grey_image_as_one_channel_of_summed_weights_does(tmp_path: Path) -> None:
+    torch.save(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), tmp_path / "weights.pt")
+    images, features = torch.rand(2, 1, 64, 64), []
+    for channels in (1, 3):
+        network = build_network(
+            TrainingConfig(
+                architecture="shufflenet_v2_x0_5",
+                image_size=64,
+                channels=channels,
+                weights_path=str(tmp_path / "weights.pt"),
+            )
+        )
+        features.append(score_and_embed(network, images)[1])
+    assert torch.allclose(*map(torch.from_numpy, features), atol=1e-4)
+
+
+def test_a_vision_transformer_takes_weights_of_another_image_size(tmp_path: Path) -> None:
+    torch.save(torchvision.models.vit_b_32(weights=None, image_size=64).state_dict(), tmp_path / "weights.pt")
+    config = TrainingConfig(
+        architecture="vit_b_32", image_size=96, channels=3, weights_path=str(tmp_path / "weights.pt")
+    )
+    assert score(build_network(config), torch.rand(1, 1, 64, 64)).shape == (1,)
+
+
+@pytest.mark.parametrize("architecture", ["resnet19", "googlenet", "squeezenet1_0", "fasterrcnn_resnet50_fpn"])
+def test_a_network_that_does_not_classify_in_one_linear_layer_is_refused(architecture: str) -> None:
+    with pytest.raises(ConfigurationError, match="architecture"):
+        build_network(TrainingConfig(architecture=architecture))
+
+
+def test_an_image_size_that_the_patches_do_not_fill_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="image_size"):
+        build_network(TrainingConfig(architecture="vit_b_32", image_size=100))

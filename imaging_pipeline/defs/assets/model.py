@@ -1,23 +1,24 @@
 """Model assets: the pneumonia classifier with its record, unpartitioned, and what it says of each batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import dagster as dg
 
 from imaging_pipeline.defs import reporting
-from imaging_pipeline.defs.assets.tensors import SPLIT_FRACTIONS
 from imaging_pipeline.defs.automation import when_batch_is_ready, when_dataset_changed
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
-from imaging_pipeline.pneumonia.label_import import TASK
+from imaging_pipeline.pneumonia.facts import facts_of
 from imaging_pipeline.pneumonia.learning import CODE_VERSION as LEARNING_VERSION
-from imaging_pipeline.pneumonia.learning import learn
-from imaging_pipeline.pneumonia.model_tables import record_models, subgroups_of
+from imaging_pipeline.pneumonia.learning import Learned, Material, learn
+from imaging_pipeline.pneumonia.model_tables import record_models
 from imaging_pipeline.pneumonia.scoring import TABLES as BATCH_TABLES
 from imaging_pipeline.pneumonia.scoring import score_batch
-from imaging_pipeline.tensors.versions import freeze_dataset
+from imaging_pipeline.tensors.frozen import load_version
 
 MODEL_KEY = reporting.asset_key("gold", "pneumonia_model")
+
+PROMOTION_CHECK = "challenger_may_become_champion"
 
 RECORD_TABLES = ("embedding_model", "embedding_evaluation")
 
@@ -54,40 +55,76 @@ _DATASET = [reporting.asset_key("gold", "dataset_version"), reporting.asset_key(
             for table in RECORD_TABLES
         ),
     ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            PROMOTION_CHECK,
+            asset=MODEL_KEY,
+            description=(
+                "It is better than the champion on the same test images, no subgroup gets worse, and no shortcut alarm "
+                "is raised that was not waived. Else the champion stays."
+            ),
+        )
+    ],
     pool="training",
 )
 def pneumonia_model(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
-) -> Iterator[dg.MaterializeResult[None]]:
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Train on the newest dataset version, evaluate, register, and write down what the registry then holds."""
-    tracker, recipe = workspace.tracker(), workspace.recipe()
-    with workspace.research() as lake:
-        dataset = freeze_dataset(lake, recipe, task=TASK, fractions=SPLIT_FRACTIONS)
-        subgroups = subgroups_of(lake, [member.instance_key for member in dataset.members])
-    tags = {"dagster/run_id": context.run_id, "dagster/asset_key": MODEL_KEY.to_user_string()}
-    config, epoch_done = workspace.training(), workspace.progress_of("train")
+    tracker, config, epoch_done = workspace.tracker(), workspace.training(), workspace.progress_of("train")
+    material = _material(workspace, config.external)
     learned = learn(
-        dataset,
+        material,
         tracker,
         config,
-        recipe=recipe,
-        subgroups=subgroups,
-        tags=tags,
+        tags={"dagster/run_id": context.run_id, "dagster/asset_key": MODEL_KEY.to_user_string()},
+        checkpoints=workspace.settings.home / "research" / "checkpoints",
         progress=(lambda _: epoch_done(1, config.epochs)) if epoch_done else None,
     )
     shown: reporting.Shown = {name: reporting.picture(name, png) for name, png in learned.figures.items()}
-    shown |= {name: value for name, value in learned.metrics.items() if name.startswith("test_")}
+    shown |= {name: value for name, value in learned.metrics.items() if name.startswith(("test_", "alarm_"))}
     shown |= {
+        "report": dg.MetadataValue.md(learned.report),
         "mlflow_run_id": learned.model.run_id,
         "mlflow_model": learned.model.uri,
-        "dataset_version": dataset.version,
+        "dataset_version": material.dataset.version,
         "is_new": learned.is_new,
         "is_champion": learned.is_champion,
     }
     with workspace.research() as lake:
         record_models(lake, tracker)
         yield dg.MaterializeResult(MODEL_KEY, metadata=shown, data_version=dg.DataVersion(learned.model.version))
+        yield _promotion(learned)
         yield from reporting.table_results(lake, "gold", RECORD_TABLES)
+
+
+def _material(workspace: Workspace, external: Iterable[str]) -> Material:
+    """The newest dataset version, external ones, and what is known of their images."""
+    recipe, shards, definition = workspace.recipe(), workspace.shards(), workspace.datasets()[0]
+    with workspace.research() as lake:
+        dataset = workspace.freeze(lake, definition)
+        others = [load_version(lake, name) for name in external]
+        keys = {member.instance_key for version in (dataset, *others) for member in version.members}
+        facts = facts_of(lake, sorted(keys), definition.task)
+    return Material(dataset, recipe, facts, others, open_shard=shards.open)
+
+
+def _promotion(learned: Learned) -> dg.AssetCheckResult:
+    """What the promotion gate said; a refusal is a warning, as the champion stays and predicts."""
+    alarms = [
+        (each.name, "" if each.figure is None else f"{each.figure:.3f}", f"{each.limit:g}", each.verdict, each.note)
+        for each in learned.alarms
+    ]
+    return dg.AssetCheckResult(
+        passed=learned.decision.is_promoted,
+        asset_key=MODEL_KEY,
+        check_name=PROMOTION_CHECK,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in learned.decision.reasons)),
+            "alarms": reporting.markdown_table(("alarm", "figure", "limit", "verdict", "note"), alarms),
+        },
+    )
 
 
 @dg.multi_asset(
@@ -112,7 +149,12 @@ def model_prediction(
     batch_id = context.partition_key
     with workspace.research() as lake:
         counts = score_batch(
-            lake, batch_id, workspace.recipe().digest, workspace.tracker(), progress=workspace.progress_of("predict")
+            lake,
+            batch_id,
+            workspace.recipe().digest,
+            workspace.tracker(),
+            open_shard=workspace.shards().open,
+            progress=workspace.progress_of("predict"),
         )
         shown: reporting.Shown = {"images": counts.images, "model": counts.model}
         metadata = {

@@ -1,0 +1,179 @@
+"""Examines a trained network: how good it is, for whom, on what else, and what it might have learned instead.
+
+Owns which images are looked at for what. Figures, alarms, pictures and the card are made elsewhere. Imports torch at
+the top; import it lazily.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from imaging_pipeline.pneumonia.evaluation import Evaluation, evaluate
+from imaging_pipeline.pneumonia.facts import ImageFacts
+from imaging_pipeline.pneumonia.gradcam import heat_maps, mass_inside
+from imaging_pipeline.pneumonia.memory import ImageMemory
+from imaging_pipeline.pneumonia.model_card import EXTERNAL, Part, model_card, parts_of
+from imaging_pipeline.pneumonia.operating_point import calibrated
+from imaging_pipeline.pneumonia.plots import EXAMPLES, example_sheet, report_figures, worst_errors
+from imaging_pipeline.pneumonia.shortcuts import Side, lung_alarm, pixel_statistics, shortcut_alarms
+from imaging_pipeline.pneumonia.training import score_all
+from imaging_pipeline.tensors.splits import Split
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from imaging_pipeline.pneumonia.alarms import Alarm
+    from imaging_pipeline.pneumonia.learning import Material
+    from imaging_pipeline.pneumonia.network import PneumoniaNetwork
+    from imaging_pipeline.pneumonia.training import TrainedNetwork
+    from imaging_pipeline.tensors.versions import DatasetVersion, Member
+
+MOST_TRAINING_IMAGES = 20_000
+"""More do not make the baselines of the alarms better; the first by key are taken, and keys are digests."""
+
+MOST_HEAT_MAPS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found.
+
+    Attributes:
+        evaluation: over the whole test side.
+        figures: PNG bytes by file name.
+        card: of the model, as JSON values.
+    """
+
+    evaluation: Evaluation
+    figures: Mapping[str, bytes]
+    card: Mapping[str, object]
+
+
+def examine(material: Material, trained: TrainedNetwork) -> Examination:
+    """Evaluate a network on the test side, its subgroups and the external sets, and look for shortcuts."""
+    network, seed, dataset = trained.network(), trained.config.seed, material.dataset
+    members = dataset.side(Split.TEST)
+    images = ImageMemory(material.images(members), trained.config)
+    test = _side(members, images, network, material.facts)
+    learnt = dataset.side(Split.TRAIN)[:MOST_TRAINING_IMAGES]
+    train = _side(learnt, ImageMemory(material.images(learnt), trained.config), network, material.facts)
+    alarms = [
+        *shortcut_alarms(train, test, trained.config.promotion, seed),
+        _lung_alarm(members, images, network, test.scores >= trained.threshold, material, seed),
+    ]
+    groups = {key: facts.groups for key, facts in material.facts.items()}
+    parts = parts_of(members, test.scores, trained.threshold, groups, seed)
+    evaluation = parts[0].evaluation
+    for other in material.external:
+        parts += _external(other, material, trained, network, groups)
+    return Examination(
+        evaluation,
+        _figures(trained, network, images, test, parts),
+        model_card(dataset, material.recipe, trained, parts, alarms, _calibration(trained, test)),
+    )
+
+
+def _side(
+    members: Sequence[Member], images: ImageMemory, network: PneumoniaNetwork, facts: Mapping[str, ImageFacts]
+) -> Side:
+    scores, embeddings = score_all(network, images)
+    return Side(
+        labels=np.array([member.label > 0 for member in members]),
+        patients=[member.patient for member in members],
+        facts=[facts.get(member.instance_key, ImageFacts()) for member in members],
+        statistics=pixel_statistics(_each(images)),
+        embeddings=embeddings,
+        scores=scores,
+    )
+
+
+def _each(images: ImageMemory) -> Iterator[NDArray[np.float32]]:
+    for batch in images.batches():
+        yield from batch.numpy()
+
+
+def _external(
+    other: DatasetVersion,
+    material: Material,
+    trained: TrainedNetwork,
+    network: PneumoniaNetwork,
+    groups: Mapping[str, Mapping[str, str]],
+) -> list[Part]:
+    """The model on another dataset, without what it has learned from or was chosen by: patients, and same pixels."""
+    seen = [member for member in material.dataset.members if member.split != Split.TEST]
+    patients, tensors = {member.patient for member in seen}, {member.tensor_sha256 for member in seen}
+    members = [
+        member for member in other.members if member.patient not in patients and member.tensor_sha256 not in tensors
+    ]
+    if not members:
+        return []
+    scores, _ = score_all(network, ImageMemory(material.images(members), trained.config))
+    name = (other.dataset_id, other.version)
+    return parts_of(members, scores, trained.threshold, groups, trained.config.seed, split=EXTERNAL, dataset=name)
+
+
+def _lung_alarm(
+    members: Sequence[Member],
+    images: ImageMemory,
+    network: PneumoniaNetwork,
+    called: NDArray[np.bool_],
+    material: Material,
+    seed: int,
+) -> Alarm:
+    """Heat maps of images that are called positive and have a mask, against their masks."""
+    masks = material.lung_masks or {}
+    with_mask = (position for position in np.flatnonzero(called).tolist() if members[position].instance_key in masks)
+    chosen = np.fromiter(with_mask, np.intp)[:MOST_HEAT_MAPS]
+    inside, lungs = np.empty(len(chosen)), np.empty(len(chosen))
+    for row, position in enumerate(chosen.tolist()):
+        mask = masks[members[position].instance_key]
+        maps = heat_maps(network, images.take(torch.tensor([position])))
+        inside[row], lungs[row] = mass_inside(maps, mask[np.newaxis])[0], mask.mean()
+    return lung_alarm(inside, lungs, [members[position].patient for position in chosen.tolist()], seed)
+
+
+def _calibration(trained: TrainedNetwork, test: Side) -> dict[str, float]:
+    """What the temperature, fitted on the validation side, does on the test side."""
+    before = calibrated(test.scores, 1 / trained.temperature)
+    figures: dict[str, float] = {"temperature": trained.temperature}
+    for name, scores in (("uncalibrated", before), ("calibrated", test.scores)):
+        found = evaluate(scores, test.labels, test.patients, trained.threshold, bootstrap=1)
+        figures |= {
+            f"{figure}_{name}": value for figure in ("brier", "ece") if (value := getattr(found, figure)) is not None
+        }
+    return figures
+
+
+def _figures(
+    trained: TrainedNetwork, network: PneumoniaNetwork, images: ImageMemory, test: Side, parts: Sequence[Part]
+) -> dict[str, bytes]:
+    def sheet(positions: NDArray[np.intp], *, with_heat: bool = False) -> bytes:
+        shown = images.take(torch.from_numpy(positions))
+        return example_sheet(
+            shown.numpy(),
+            test.scores[positions],
+            test.labels[positions],
+            trained.threshold,
+            heat=heat_maps(network, shown) if with_heat else None,
+            numbers=(positions + 1).tolist(),
+        )
+
+    curves = report_figures(
+        trained.history,
+        trained.best_epoch,
+        evaluation=parts[0].evaluation,
+        scores=test.scores,
+        labels=test.labels,
+        subgroups={part.name: part.evaluation for part in parts},
+    )
+    likeliest = np.argsort(-test.scores, kind="stable")[:EXAMPLES]
+    return curves | {
+        "examples.png": sheet(np.arange(min(EXAMPLES, len(test.scores)))),
+        "worst.png": sheet(worst_errors(test.scores, test.labels, trained.threshold)),
+        "heat.png": sheet(likeliest, with_heat=True),
+    }
