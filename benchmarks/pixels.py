@@ -5,12 +5,13 @@ transfer syntax. ``ours`` is `decode_frame` and the recipe ``chest-xray-224``. `
 pydicom's `pixel_array`, modality and VOI functions and Pillow's resize; ``minmax`` leaves out modality and VOI, and
 shows another picture: the least that people do. ``codec`` is the decoding library alone, called on the encoded frame.
 
-CPU time (user and system) of the process an image, in turn, median of the rounds. dcmcjpeg (DCMTK) encodes the JPEG
-forms with 12 bits, imagecodecs HTJ2K; what is not installed is left out, and the output says so.
+CPU time (user and system) of the process an image, in turn, median of the rounds: three, or what ``--rounds`` says.
+dcmcjpeg (DCMTK) encodes the JPEG forms with 12 bits, imagecodecs HTJ2K; what is not installed is left out and named.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import io
 import json
@@ -57,7 +58,6 @@ from imaging_pipeline.samples.phantoms import make_image, plan_patient
 from imaging_pipeline.tensors.images import image_tensor
 from imaging_pipeline.tensors.recipe import load_recipe
 
-ROUNDS = 7
 SIZE = 224
 EDGES = {"film": 2048, "slice": 512}
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -262,14 +262,14 @@ def cpu_ms(task: Task, least: float = 0.03) -> float:
     return used / calls * 1e3
 
 
-def compare(name: str, data: bytes) -> dict[str, float]:
+def compare(name: str, data: bytes, rounds: int) -> dict[str, float]:
     sides: dict[str, Task] = {"ours": lambda: ours(data)}
     if is_decoded_by_pydicom(data):
         sides |= {"pydicom": lambda: with_pydicom(data), "minmax": lambda: with_minmax(data)}
     if library := codec(data):
         sides["codec"] = library
     times: Mapping[str, list[float]] = {side: [] for side in sides}
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         for side in sides if round_number % 2 else reversed(list(sides)):
             times[side].append(cpu_ms(sides[side]))
     figures = {f"{name}_ms_{side}": statistics.median(values) for side, values in times.items()}
@@ -293,6 +293,9 @@ def is_decoded_by_pydicom(data: bytes) -> bool:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
     sources = {kind: film(edge) for kind, edge in EDGES.items()} | {"color": picture()}
     figures: dict[str, float] = {}
@@ -304,7 +307,7 @@ def main() -> None:
             if data is None:
                 print(f"{form} is left out: nothing here encodes it")
                 break
-            figures |= compare(f"{form}_{kind}", data)
+            figures |= compare(f"{form}_{kind}", data, options.rounds)
     print(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import chain, repeat
 from types import MappingProxyType
 from typing import Any, Final
 
 from pydicom import Dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage
 
 from imaging_pipeline.dicom._luts import lookup_table
@@ -59,16 +61,27 @@ def display_of(ds: Dataset, index: int, *, is_color: bool) -> dict[str, Any]:
     }
 
 
+def value_of(ds: Dataset, keyword: str) -> Any:
+    """The value of an element, or None: what `Dataset.get` gives, without the price of an element that is not there."""
+    tag = _tag(keyword)
+    return ds[tag].value if tag in ds else None
+
+
+@functools.cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
 def text(ds: Dataset, keyword: str) -> str:
     """The value of an element as text, without outer spaces."""
-    return str(ds.get(keyword) or "").strip()
+    return str(value_of(ds, keyword) or "").strip()
 
 
 def _modality_lut(ds: Dataset, index: int) -> Rescale | LookupTable:
     """PS3.3 C.11.1: a Modality LUT, else slope and intercept; an incomplete pair and a slope of 0 mean nothing."""
-    if ds.get("SOPClassUID") in _NO_MODALITY_LUT:
+    if value_of(ds, "SOPClassUID") in _NO_MODALITY_LUT:
         return Rescale()
-    if items := ds.get("ModalityLUTSequence"):
+    if items := value_of(ds, "ModalityLUTSequence"):
         return lookup_table(items[0], "00283000[0].00283006", is_signed=_is_signed(ds))
     group = _functional_group(ds, index, "PixelValueTransformationSequence")
     slope, intercept = _numbers(group, "RescaleSlope"), _numbers(group, "RescaleIntercept")
@@ -84,7 +97,7 @@ def _views(ds: Dataset, index: int) -> tuple[View, ...]:
     group = _functional_group(ds, index, "FrameVOILUTSequence")
     tables = [
         lookup_table(item, f"00283010[{position}].00283006", is_signed=_is_signed(ds))
-        for position, item in enumerate(group.get("VOILUTSequence") or ())
+        for position, item in enumerate(value_of(group, "VOILUTSequence") or ())
         if "LUTDescriptor" in item and "LUTData" in item
     ]
     function = _FUNCTIONS.get(text(group, "VOILUTFunction").upper(), WindowFunction.LINEAR)
@@ -96,7 +109,7 @@ def _views(ds: Dataset, index: int) -> tuple[View, ...]:
 
 def _presentation_lut(ds: Dataset) -> LookupTable | None:
     """PS3.3 C.11.4: its first input is 0 and its last the number of entries less one."""
-    items = ds.get("PresentationLUTSequence")
+    items = value_of(ds, "PresentationLUTSequence")
     if not items or "LUTData" not in items[0]:
         return None
     return lookup_table(items[0], "20500010[0].00283006", is_signed=False)
@@ -142,15 +155,15 @@ def _pixel_aspect(ds: Dataset, spacing: tuple[float, float] | None) -> float:
 
 
 def _is_signed(ds: Dataset) -> bool:
-    return bool(ds.get("PixelRepresentation") == 1)
+    return bool(value_of(ds, "PixelRepresentation") == 1)
 
 
 def _functional_group(ds: Dataset, index: int, keyword: str) -> Dataset:
     """Where a frame's attributes are: its own functional group, the shared one, or the object (PS3.3 C.7.6.16)."""
-    per_frame = (ds.get("PerFrameFunctionalGroupsSequence") or ())[index : index + 1]
-    shared = (ds.get("SharedFunctionalGroupsSequence") or ())[:1]
+    per_frame = (value_of(ds, "PerFrameFunctionalGroupsSequence") or ())[index : index + 1]
+    shared = (value_of(ds, "SharedFunctionalGroupsSequence") or ())[:1]
     for group in (*per_frame, *shared):
-        if items := group.get(keyword):
+        if items := value_of(group, keyword):
             return items[0]  # type: ignore[no-any-return]
     return ds
 
@@ -158,7 +171,7 @@ def _functional_group(ds: Dataset, index: int, keyword: str) -> Dataset:
 def _numbers(ds: Dataset, keyword: str) -> tuple[float, ...]:
     """All values of a numeric element; NaN where one is blank, a single NaN when the element is no number at all."""
     try:
-        value = ds.get(keyword)
+        value = value_of(ds, keyword)
         if value is None or value == "":
             return ()
         values = [value] if isinstance(value, str | int | float) or not hasattr(value, "__iter__") else value
@@ -168,5 +181,5 @@ def _numbers(ds: Dataset, keyword: str) -> tuple[float, ...]:
 
 
 def _texts(ds: Dataset, keyword: str) -> list[str]:
-    value = ds.get(keyword) or ()
+    value = value_of(ds, keyword) or ()
     return [str(item).strip() for item in ([value] if isinstance(value, str) else value)]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -18,6 +19,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from PIL import Image
 from pydicom import Dataset, dcmread
+from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.pixels.processing import convert_color_space
 from pydicom.pixels.utils import as_pixel_options
@@ -27,7 +29,8 @@ from imaging_pipeline.dicom._display import display_of
 from imaging_pipeline.dicom._luts import palette_to_rgb
 from imaging_pipeline.dicom.decoders import decoder_for, is_jpeg_12_bit
 from imaging_pipeline.dicom.frame import Frame, Pixels
-from imaging_pipeline.dicom.rendering import modality_values, render, render_color
+from imaging_pipeline.dicom.reduced import REDUCTION, reduced_decoder_for, reduction_for
+from imaging_pipeline.dicom.rendering import modality_values, render, render_color, render_levels
 from imaging_pipeline.errors import PoisonInput, Reason
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "open_image",
     "render",
     "render_color",
+    "render_levels",
 ]
 
 MAX_FRAME_SAMPLES: Final = 2**28
@@ -126,6 +130,16 @@ class ImageObject:
         """Number of Frames (0028,0008), 1 when it is not there."""
         return int(self.options["number_of_frames"])
 
+    @property
+    def rows(self) -> int:
+        """Rows (0028,0010)."""
+        return int(self.options["rows"])
+
+    @property
+    def columns(self) -> int:
+        """Columns (0028,0011)."""
+        return int(self.options["columns"])
+
     def frame(self, index: int) -> Frame:
         """Decode one frame, by its index from 0.
 
@@ -133,6 +147,27 @@ class ImageObject:
             PoisonInput: PIXEL_UNSUPPORTED or PIXEL_UNDECODABLE.
         """
         return guarded(lambda: _frame(self, index))
+
+    def reduced_frame(self, index: int, least_edge: int) -> Frame:
+        """Decode one frame at a half, a quarter or an eighth of its size where that is less work, else as it is.
+
+        A smaller frame has other lowest and highest values and no clean edge to its padding: grayscale without a window
+        of its own or with padding is decoded whole.
+
+        Args:
+            index: which one, from 0.
+            least_edge: rows or columns of what is decoded are not fewer, unless the frame's are.
+
+        Raises:
+            PoisonInput: PIXEL_UNSUPPORTED or PIXEL_UNDECODABLE.
+        """
+        smaller = _reduced(self, least_edge)
+        if smaller is not None:
+            with contextlib.suppress(PoisonInput):  # fewer resolutions than asked for, or broken: the whole frame tells
+                frame = smaller.frame(index)
+                if frame.is_color or (frame.views and frame.padding is None):
+                    return frame
+        return self.frame(index)
 
 
 def guarded(action: Callable[[], _T]) -> _T:
@@ -182,7 +217,36 @@ def _opened(data: bytes) -> ImageObject:
     if keyword == "PixelData" and (not decoder.is_encapsulated or RLELossless == decoder.UID):
         options |= {"correct_unused_bits": False}
         excess = _excess_high_bits(ds)
-    return ImageObject(ds, ds[keyword].value, options, decoder, excess)
+    value = ds[keyword].value
+    if decoder.is_encapsulated and options["number_of_frames"] > 1 and "extended_offsets" not in options:
+        options |= _frame_places(value, options["number_of_frames"])
+    return ImageObject(ds, value, options, decoder, excess)
+
+
+def _frame_places(value: bytes, number_of_frames: int) -> dict[str, Any]:
+    """Where frames of one fragment each lie that have no offset table: as option what an extended one would say.
+
+    Without it pydicom walks over all fragments for every frame.
+    """
+    buffer = BytesIO(value)
+    if parse_basic_offsets(buffer):
+        return {}
+    first = buffer.tell()
+    count, places = parse_fragments(buffer)
+    if count != number_of_frames:
+        return {}
+    lengths = [struct.unpack_from("<L", value, place + 4)[0] for place in places]
+    return {"extended_offsets": ([place - first for place in places], lengths)}
+
+
+def _reduced(image: ImageObject, least_edge: int) -> ImageObject | None:
+    """The same object with smaller frames; None when its transfer syntax or its size has none."""
+    decoder = reduced_decoder_for(image.decoder.UID)
+    halvings = reduction_for(image.rows, image.columns, least_edge)
+    if decoder is None or not halvings:
+        return None
+    smaller = {"rows": -(-image.rows // 2**halvings), "columns": -(-image.columns // 2**halvings), REDUCTION: halvings}
+    return replace(image, decoder=decoder, options=dict(image.options) | smaller)
 
 
 def _decoder(ds: Dataset) -> Decoder:

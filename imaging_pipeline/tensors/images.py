@@ -6,7 +6,7 @@ Owns what a recipe says of one image. Must not contain decoding, storage or volu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,13 @@ _ONE_LEVEL: Final = 1 / 255
 """Lines whose brightness differs by no more than this from their corner's are a border: what 8 bits cannot tell."""
 
 _CLOSE_ENOUGH: Final = 3.0
-"""Averaging bytes down to this many times the size first (Pillow's ``reducing_gap``) moves no level by more than one."""
+"""Averaging bytes down to this many times the size first (Pillow's ``reducing_gap``) moves real films by one level."""
 
 Planes: TypeAlias = npt.NDArray[np.float32]
 """Brightness (channels, height, width) in [0, 1], 0 is black."""
 
 Levels: TypeAlias = npt.NDArray[np.uint8]
 """The same in 256 levels."""
-
-AnyPlanes = TypeVar("AnyPlanes", Planes, Levels)
 
 
 def image_tensor(frame: Frame, recipe: Recipe) -> npt.NDArray[Any]:
@@ -43,8 +41,10 @@ def image_tensor(frame: Frame, recipe: Recipe) -> npt.NDArray[Any]:
     """
     aspect = frame.pixel_aspect if recipe.correct_pixel_aspect else 1.0
     is_in_bytes = recipe.dtype is TensorType.UINT8 and recipe.values is Values.DISPLAYED
-    shown = levels(frame, recipe) if is_in_bytes else brightness(frame, recipe)
-    made = quantized(fitted(shown, recipe, aspect), recipe.dtype)
+    if is_in_bytes:
+        made = fitted(levels(frame, recipe), recipe, aspect)
+    else:
+        made = quantized(fitted(brightness(frame, recipe), recipe, aspect), recipe.dtype)
     return made if len(made) == recipe.channels else np.repeat(made, recipe.channels, axis=0)
 
 
@@ -104,7 +104,7 @@ def _spread_over_range(frame: Frame, recipe: Recipe) -> npt.NDArray[np.float32]:
     return shares
 
 
-def fitted(planes: AnyPlanes, recipe: Recipe, aspect: float = 1.0) -> AnyPlanes:
+def fitted(planes: npt.NDArray[Any], recipe: Recipe, aspect: float = 1.0) -> npt.NDArray[Any]:
     """Cropped and resized to the recipe's size.
 
     Args:
@@ -126,7 +126,7 @@ def fitted(planes: AnyPlanes, recipe: Recipe, aspect: float = 1.0) -> AnyPlanes:
     return canvas
 
 
-def _cropped(planes: AnyPlanes, recipe: Recipe, aspect: float) -> AnyPlanes:
+def _cropped(planes: npt.NDArray[Any], recipe: Recipe, aspect: float) -> npt.NDArray[Any]:
     if recipe.crop is Crop.BORDER:
         top, bottom = _inside(planes)
         planes = planes[:, top:bottom]
@@ -182,8 +182,8 @@ def resized(
 
 
 def quantized(planes: npt.NDArray[Any], dtype: TensorType) -> npt.NDArray[Any]:
-    """Brightness as elements of a tensor, same shape; white is the greatest of an integer type. Levels stay levels."""
-    if dtype is TensorType.FLOAT32 or planes.dtype == np.uint8:
+    """Brightness as elements of a tensor, same shape; white is the greatest of an integer type."""
+    if dtype is TensorType.FLOAT32:
         return np.ascontiguousarray(planes)
     elements: npt.NDArray[Any] = np.rint(planes * np.float32(dtype.white)).astype(dtype.value)
     return elements

@@ -20,7 +20,7 @@ import yaml
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.tensors.selection import Selection, check_condition
 
-CODE_VERSION: Final = 2
+CODE_VERSION: Final = 3
 """Raised whenever this package makes other tensors from the same recipe and bytes; part of every digest."""
 
 LARGEST_SIZE: Final = 4096

@@ -10,14 +10,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 from PIL import Image
 
-from imaging_pipeline.dicom.pixels import Frame, open_image, render, render_color
+from imaging_pipeline.dicom.pixels import Frame, open_image, render_color, render_levels
 
-CODE_VERSION: Final = "1"
+CODE_VERSION: Final = "2"
 """Raised whenever the same bytes would give another picture."""
 
 LONGEST_EDGE: Final = 256
@@ -29,6 +28,9 @@ SHEET_PICTURES: Final = 24
 """Most thumbnails on a sheet."""
 
 _QUALITY: Final = 75
+_EFFORT: Final = 2
+"""4, the default, takes two and a half times as long and saves 4 % of the bytes."""
+
 _COLUMNS: Final = 6
 _CELL: Final = 128
 _GAP: Final = 2
@@ -72,14 +74,13 @@ def make_thumbnail(data: bytes) -> Thumbnail:
         PoisonInput: the object has no pixels, or they cannot be decoded.
     """
     image = open_image(data)
-    frame = image.frame(image.number_of_frames // 2)
-    rows, columns = frame.stored.shape[:2]
+    frame = image.reduced_frame(image.number_of_frames // 2, LONGEST_EDGE)
     return Thumbnail(
         image=_encoded(_shrunk(_picture(frame), frame.pixel_aspect)),
         frame_number=frame.index + 1,
         number_of_frames=image.number_of_frames,
-        rows=rows,
-        columns=columns,
+        rows=image.rows,
+        columns=image.columns,
     )
 
 
@@ -101,12 +102,11 @@ def _picture(frame: Frame) -> Image.Image:
     """A gray or RGB picture of the size of the frame."""
     if frame.is_color:
         return Image.fromarray(render_color(frame))
-    shown = render(frame)
+    shown = render_levels(frame)
     if shown.min() == shown.max():
-        in_full = render(frame, window=None)
+        in_full = render_levels(frame, window=None)
         shown = in_full if in_full.min() != in_full.max() else shown
-    levels: np.ndarray[Any, np.dtype[np.uint8]] = np.rint(shown * np.float32(255)).astype(np.uint8)
-    return Image.fromarray(levels)
+    return Image.fromarray(shown)
 
 
 def _shrunk(picture: Image.Image, aspect: float) -> Image.Image:
@@ -121,5 +121,5 @@ def _shrunk(picture: Image.Image, aspect: float) -> Image.Image:
 
 def _encoded(picture: Image.Image) -> bytes:
     target = BytesIO()
-    picture.save(target, format="WEBP", quality=_QUALITY, method=4)
+    picture.save(target, format="WEBP", quality=_QUALITY, method=_EFFORT)
     return target.getvalue()

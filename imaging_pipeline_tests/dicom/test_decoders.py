@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import jpeg_ls
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -132,6 +133,25 @@ def test_frames_decoded_together_are_those_decoded_one_by_one(name: str) -> None
     for index in (0, number - 1):
         assert np.array_equal(together[index].stored, decode_frame(data, index).stored)
     assert [frame.index for frame in decode_frames(data, [number - 1, 0])] == [number - 1, 0]
+
+
+def test_frames_without_an_offset_table_are_found_by_one_walk_over_their_fragments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ds = dcmread(BytesIO(image(np.zeros((3, 40, 40), "u1"))))
+    stored = [np.full((40, 40), value, "u1") for value in (10, 20, 30)]
+    frames = [bytes(jpeg_ls.encode_array(each)) for each in stored]
+    ds.PixelData = encapsulate(frames, has_bot=False)
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    ds.file_meta.TransferSyntaxUID = JPEGLSLossless
+    ds.save_as(target := BytesIO())
+    opened = open_image(target.getvalue())
+
+    monkeypatch.setattr("pydicom.encaps.parse_fragments", None)
+
+    assert [opened.frame(index).stored.tolist() for index in (2, 0, 1)] == [
+        stored[index].tolist() for index in (2, 0, 1)
+    ]
 
 
 def test_the_first_frame_that_is_not_there_ends_the_frames() -> None:

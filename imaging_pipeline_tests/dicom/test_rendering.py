@@ -16,7 +16,7 @@ from pydicom.uid import (
 )
 
 from imaging_pipeline.dicom.frame import Frame, LookupTable, Window, WindowFunction
-from imaging_pipeline.dicom.pixels import decode_frame, modality_values, render, render_color
+from imaging_pipeline.dicom.pixels import decode_frame, modality_values, render, render_color, render_levels
 from imaging_pipeline.errors import Reason
 from imaging_pipeline_tests.dicom.images import image, lookup_table, refused, row, sequence, shown
 
@@ -363,6 +363,26 @@ def test_a_grayscale_frame_in_colour_has_three_equal_samples() -> None:
 
     assert (picture.shape, picture.dtype) == ((1, 3, 3), np.uint8)
     assert picture[0].tolist() == [[0] * 3, [51] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "u4", "f4"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("elements", [{}, WINDOW_100_50, {**WINDOW_100_50, "VOILUTFunction": "SIGMOID"}])
+def test_levels_are_what_is_rendered_rounded(dtype: str, photometric: str, elements: dict[str, Any]) -> None:
+    stored = np.arange(144).reshape(12, 12).astype(dtype)
+    frame = decode_frame(image(stored, photometric=photometric, **elements))
+
+    levels = render_levels(frame)
+
+    assert levels.dtype == np.uint8
+    assert np.abs(levels - 255 * render(frame)).max() <= 0.5001
+
+
+def test_levels_of_colour_are_its_luminance() -> None:
+    stored = np.random.default_rng(5).integers(0, 256, (9, 7, 3)).astype("u1")
+    frame = decode_frame(image(stored, photometric="RGB"))
+
+    assert np.abs(render_levels(frame) - 255 * render(frame)).max() <= 0.51
 
 
 @pytest.mark.parametrize(("dtype", "white"), [("u1", 255), ("u2", 65535), ("u4", 2**32 - 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -178,3 +179,32 @@ def test_a_grayscale_image_is_three_times_the_same_in_three_channels() -> None:
 def test_colour_has_no_modality_values() -> None:
     with pytest.raises(PoisonInput, match="grayscale"):
         tensor(np.zeros((8, 8, 3), dtype=np.uint8), small_recipe(**HOUNSFIELD), photometric="RGB")
+
+
+def film(photometric: str, *, colors: int = 1) -> bytes:
+    """A picture of 1,200 x 1,000 pixels of 12 bits, or 8 in colour, with noise and straight edges."""
+    noise = np.random.default_rng(2).normal(0, 40, (1200, 1000))
+    stored = np.clip(2000 + 1500 * np.sin(np.mgrid[0:1200, 0:1000][0] / 90) + noise, 0, 4095).astype("u2")
+    stored[400:700, 300:360] = 4000
+    if colors == 3:
+        stored = np.stack([stored // 16, 255 - stored // 16, stored // 32], axis=-1).astype("u1")
+        return image(stored, photometric=photometric)
+    return image(stored, photometric=photometric, bits_stored=12, WindowCenter=2000, WindowWidth=3000)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "colors", "channels"), [("MONOCHROME1", 1, 1), ("MONOCHROME2", 1, 1), ("RGB", 3, 1), ("RGB", 3, 3)]
+)
+@pytest.mark.parametrize("crop", list(Crop))
+def test_bytes_are_computed_as_bytes_and_off_by_one_level_at_most(
+    photometric: str, colors: int, channels: int, crop: Crop
+) -> None:
+    frame = decode_frame(film(photometric, colors=colors))
+    recipe = small_recipe(size=(224, 224), channels=channels, crop=crop)
+
+    in_bytes = image_tensor(frame, recipe)
+    exact = 255 * image_tensor(frame, dataclasses.replace(recipe, dtype=TensorType.FLOAT32))
+
+    assert in_bytes.dtype == np.uint8
+    assert np.abs(in_bytes - exact).max() < 1.6
+    assert np.abs(in_bytes - exact).mean() < 0.5
