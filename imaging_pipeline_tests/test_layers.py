@@ -14,8 +14,8 @@ import imaging_pipeline
 
 PACKAGE = Path(imaging_pipeline.__file__).parent
 ORDER = [
-    "__init__", "errors", "sources", "settings", "sqlite", "workers", "objects", "dicom", "samples", "conversion",
-    "lake", "catalog", "metadata", "deid", "tensors", "pneumonia", "describe", "web", "doctor",
+    "__init__", "errors", "shipped", "sources", "settings", "sqlite", "workers", "objects", "dicom", "samples",
+    "conversion", "lake", "catalog", "metadata", "deid", "tensors", "pneumonia", "describe", "web", "doctor",
     "defs", "definitions", "cli_dataset", "cli_deid", "cli_import", "cli",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))

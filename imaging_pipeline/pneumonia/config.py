@@ -11,13 +11,11 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.shipped import load_yaml
 
 
 class Device(enum.StrEnum):
@@ -200,17 +198,7 @@ def load_training(name_or_path: str | Path) -> TrainingConfig:
     Raises:
         ConfigurationError: there is no such training, or a setting is unknown or out of its limits.
     """
-    folder = resources.files("imaging_pipeline.pneumonia") / "data" / "training"
-    shipped, path = folder / f"{name_or_path}.yaml", Path(name_or_path)
-    try:
-        content = yaml.safe_load(shipped.read_text("utf-8") if shipped.is_file() else path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        names = ", ".join(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir()))
-        raise ConfigurationError(
-            f"training: expected the name of a shipped training ({names}) or a readable YAML file"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ConfigurationError("training: expected a mapping of settings")
+    content = load_yaml(name_or_path, kind="training", package="imaging_pipeline.pneumonia", folder="training")
     return TrainingConfig.from_dict(content)
 
 

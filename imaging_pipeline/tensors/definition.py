@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.shipped import load_yaml
 from imaging_pipeline.tensors.assignment import HoldOut, SplitBy, SplitPlan
 from imaging_pipeline.tensors.splits import SplitFractions
 
@@ -64,7 +62,7 @@ def load_definition(name_or_path: str | Path) -> DatasetDefinition:
     Raises:
         ConfigurationError: no such dataset, or a key is missing, unknown or has a value that is not allowed.
     """
-    return _definition(_parsed(name_or_path))
+    return _definition(load_yaml(name_or_path, kind="dataset", package="imaging_pipeline.tensors", folder="datasets"))
 
 
 def stored_definition(text: str) -> DatasetDefinition:
@@ -80,19 +78,6 @@ def stored_definition(text: str) -> DatasetDefinition:
         hold_out=hold_out and HoldOut(hold_out["by"], tuple(hold_out["values"]), hold_out["fraction"]),
     )
     return DatasetDefinition(**content | {"split": plan, "label_sources": tuple(content["label_sources"])})
-
-
-def _parsed(name_or_path: str | Path) -> Mapping[str, Any]:
-    folder = resources.files("imaging_pipeline.tensors") / "data" / "datasets"
-    shipped, path = folder / f"{name_or_path}.yaml", Path(name_or_path)
-    try:
-        content = yaml.safe_load(shipped.read_text("utf-8") if shipped.is_file() else path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        names = ", ".join(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir()))
-        raise ConfigurationError(
-            f"dataset: expected the name of a shipped dataset ({names}) or a readable YAML file"
-        ) from error
-    return _mapping("dataset", content)
 
 
 def _definition(content: Mapping[str, Any]) -> DatasetDefinition:

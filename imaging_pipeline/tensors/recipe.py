@@ -11,13 +11,11 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.shipped import load_yaml, shipped_names
 from imaging_pipeline.tensors.selection import Selection, check_condition
 
 CODE_VERSION: Final = 3
@@ -32,7 +30,7 @@ LARGEST_ELEMENTS: Final = 2**28
 FULL_RANGE: Final = "full"
 """A window from the lowest to the highest value of the image."""
 
-_RECIPES: Final = "imaging_pipeline.tensors"
+_PACKAGE: Final = "imaging_pipeline.tensors"
 
 
 class FrameChoice(enum.StrEnum):
@@ -150,13 +148,18 @@ class Recipe:
         return json.dumps(asdict(self) | {"code_version": CODE_VERSION}, sort_keys=True, separators=(",", ":"))
 
 
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return shipped_names(_PACKAGE, "recipes")
+
+
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """Load a recipe that comes with the package, by name, or one from a YAML file.
 
     Raises:
         ConfigurationError: no such recipe, or a key is missing, unknown or has a value that is not allowed.
     """
-    found = _read("", _parsed(name_or_path), _RECIPE)
+    found = _read("", load_yaml(name_or_path, kind="recipe", package=_PACKAGE, folder="recipes"), _RECIPE)
     volume: VolumeGrid | None = found["volume"]
     if (volume is None) == (found["size"] is None):
         raise ConfigurationError("recipe: 'size' is needed, or 'volume' with a size of its own; not both")
@@ -181,24 +184,6 @@ def _refuse_contradictions(recipe: Recipe) -> None:
     for is_so, message in contradictions:
         if is_so:
             raise ConfigurationError(f"recipe: {message}")
-
-
-def _parsed(name_or_path: str | Path) -> object:
-    shipped = resources.files(_RECIPES) / "data" / "recipes" / f"{name_or_path}.yaml"
-    path = Path(name_or_path)
-    try:
-        text = shipped.read_text("utf-8") if shipped.is_file() else path.read_text("utf-8")
-        return yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(
-            f"recipe: expected the name of a shipped recipe ({', '.join(shipped_recipes())}) or a readable YAML file"
-        ) from error
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files(_RECIPES) / "data" / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir())
 
 
 _NEEDED: Final = object()
