@@ -5,9 +5,9 @@ them twice: as raw arrays, which need no decoding, and as PNG. Each pass over al
 from one that has imported the tool; it opens the tool's files and reads them once. The tools take turns; median of the
 rounds.
 
-Memory is what a pass adds: anonymous and shared pages of its process, and what its workers have for themselves. Pages of
-mapped files are said apart: they are the system's page cache, which it takes back when it needs room; tools that read
-their files fill it as well, without being charged for it.
+Memory is what a pass adds: anonymous and shared pages of its process, and what its workers have for themselves. Pages
+of mapped files are said apart: they are the system's page cache, which it takes back when it needs room; tools that
+read their files fill it as well, without being charged for it.
 
 WebDataset and MosaicML streaming are no dependencies: name the interpreter of an environment that has them, and torch,
 numpy and Pillow, in LOADING_PYTHON. Without it they are left out, and the output says so.
@@ -23,7 +23,7 @@ import itertools
 import json
 import multiprocessing
 import os
-import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +31,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,13 @@ Batches = Iterable[Any]
 
 def images(count: int) -> Iterator[np.ndarray]:
     """Smooth shapes with the noise of a radiograph, so that PNG has something to do."""
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE] / SIZE
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / SIZE
     for number in range(count):
         chance = np.random.default_rng(number)
         a, b, c, d = chance.uniform(1, 6, 4)
         shapes = 110 + 60 * np.sin(a * rows + b * columns) + 40 * np.cos(c * columns * d * rows)
-        yield np.clip(shapes + chance.normal(0, 3, (SIZE, SIZE)), 0, 255).astype(np.uint8)
+        noise = 3 * chance.standard_normal((SIZE, SIZE), dtype=np.float32)
+        yield np.clip(shapes + noise, 0, 255).astype(np.uint8)
 
 
 def png(image: np.ndarray) -> bytes:
@@ -247,10 +249,19 @@ def kilobytes(path: str, *names: str) -> int:
 
 def memory() -> tuple[float, float]:
     """Memory of this process and its workers that is no page of a file, and their pages of files (MB)."""
-    workers = [f"/proc/{worker.pid}/smaps_rollup" for worker in multiprocessing.active_children()]
-    own = kilobytes("/proc/self/status", "RssAnon", "RssShmem") + sum(kilobytes(w, "Private_Dirty") for w in workers)
-    mapped = sum(kilobytes(path, "Pss_File") for path in ("/proc/self/smaps_rollup", *workers))
+    own = kilobytes("/proc/self/status", "RssAnon", "RssShmem")
+    mapped = kilobytes("/proc/self/status", "RssFile")
+    for worker in multiprocessing.active_children():
+        with suppress(ProcessLookupError, FileNotFoundError):  # it has ended meanwhile
+            own += kilobytes(f"/proc/{worker.pid}/smaps_rollup", "Private_Dirty")
+            mapped += kilobytes(f"/proc/{worker.pid}/smaps_rollup", "Pss_File")
     return own / 1000, mapped / 1000
+
+
+def cpu_seconds() -> float:
+    """Of this process and the workers that ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def forget(folder: Path) -> None:
@@ -266,93 +277,96 @@ def forget(folder: Path) -> None:
 def one_pass(tool: str, folder: Path, order: str, cache: str, workers: int) -> dict[str, float]:
     if cache == "cold":
         forget(folder)
-    before, megabytes, count, total = os.times(), [memory()], 0, 0
-    start = time.perf_counter()
-    for number, (pictures, _) in enumerate(LOADERS[tool](folder, shuffled=order == "shuffled", workers=workers)):
-        assert pictures.dtype.itemsize == 1
+    load = next(load for name, load in LOADERS.items() if tool.startswith(name))
+    before, start = cpu_seconds(), time.perf_counter()
+    added, count = [memory()], 0
+    for number, (pictures, _) in enumerate(load(folder, shuffled=order == "shuffled", workers=workers)):
+        assert pictures.element_size() == 1
         assert pictures.shape[1:] == (1, SIZE, SIZE)
         count += len(pictures)
-        total += int(pictures[0, 0, 0, 0])
         if number % 8 == 7:
-            paused = time.perf_counter(), os.times()
-            megabytes.append(memory())
-            start, before = start + time.perf_counter() - paused[0], later(before, paused[1], os.times())
-    wall, after = time.perf_counter() - start, os.times()
-    own, mapped = (max(values) - values[0] for values in zip(*megabytes, strict=True))
-    return {
-        "images": count,
-        "wall": wall,
-        "cpu": sum(after[:4]) - sum(before[:4]),
-        "megabytes": own,
-        "mapped": mapped,
-        "seen": total,
-    }
+            added.append(memory())
+    wall, cpu = time.perf_counter() - start, cpu_seconds() - before
+    own, mapped = (max(values) - values[0] for values in zip(*added, strict=True))
+    return {"images": count, "wall": wall, "cpu": cpu, "megabytes": own, "mapped": mapped}
 
 
-# All passes
+def all_passes(tool: str, folder: Path, workers: int) -> None:
+    """Each order and cache in a process of its own; prints what they found as JSON."""
+    import torch
+    import torch.utils.data
+
+    torch.set_num_threads(1)
+    importlib.import_module(next(module for name, module in MODULES.items() if tool.startswith(name)))
+    found = {}
+    for order, cache in itertools.product(ORDERS, CACHES):
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        child = multiprocessing.get_context("fork").Process(
+            target=lambda: theirs.send(one_pass(tool, folder, order, cache, workers))  # noqa: B023 - it runs at once
+        )
+        child.start()
+        theirs.close()
+        found[f"{tool}_{order}_{cache}"] = ours.recv()
+        child.join()
+    print(json.dumps(found))
+
+
+# All tools
 
 
 def run(python: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [python, __file__, *arguments], capture_output=True, text=True, check=False, timeout=600, env=os.environ
-    )
+    done = subprocess.run([python, __file__, *arguments], capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}:\n{done.stderr[-2000:]}")
-    return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+    return done.stdout.strip().rpartition("\n")[2]
 
 
 def measure(count: int, rounds: int, workers: int) -> dict[str, float]:
     peer = os.environ.get("LOADING_PYTHON")
-    tools = (*OURS, *(PEERS if peer else ()))
     if not peer:
         print("left out: WebDataset and MosaicML streaming (LOADING_PYTHON names no interpreter)")
+    pythons = dict.fromkeys(OURS, sys.executable) | (dict.fromkeys(PEERS, peer) if peer else {})
     found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for tool in tools:
+        for tool, python in pythons.items():
             folder = Path(scratch) / tool
             folder.mkdir()
-            run(peer if tool in PEERS and peer else sys.executable, "--write", tool, str(folder), str(count))
+            run(python, "--write", tool, str(folder), str(count))
         for number in range(rounds):
-            for cache in CACHES:
-                for order in ORDERS:
-                    for tool in tools if number % 2 == 0 else tools[::-1]:
-                        python = peer if tool in PEERS and peer else sys.executable
-                        said = json.loads(
-                            run(python, "--pass", tool, str(Path(scratch) / tool), order, cache, str(workers))
-                        )
-                        assert said["images"] == count, (tool, said)
-                        found.setdefault(f"{tool}_{order}_{cache}", []).append(said)
+            for tool in list(pythons)[:: -1 if number % 2 else 1]:
+                passes = json.loads(run(pythons[tool], "--passes", tool, str(Path(scratch) / tool), str(workers)))
+                for name, said in passes.items():
+                    assert said["images"] == count, (name, said)
+                    found.setdefault(name, []).append(said)
+            print(f"round {number + 1} of {rounds}", file=sys.stderr)
     figures: dict[str, float] = {"images": count, "rounds": rounds, "workers": workers}
     for name, passes in found.items():
-        figures[f"{name}_cpu_us"] = round(statistics.median(p["cpu"] for p in passes) / count * 1e6, 1)
-        figures[f"{name}_per_second"] = round(count / statistics.median(p["wall"] for p in passes))
-        figures[f"{name}_megabytes"] = round(statistics.median(p["megabytes"] for p in passes), 1)
+        middle = {key: statistics.median(said[key] for said in passes) for key in passes[0]}
+        figures[f"{name}_cpu_us"] = round(middle["cpu"] / count * 1e6, 1)
+        figures[f"{name}_per_second"] = round(count / middle["wall"])
+        figures[f"{name}_megabytes"] = round(middle["megabytes"], 1)
+        figures[f"{name}_mapped_megabytes"] = round(middle["mapped"], 1)
     return figures
 
 
 def show(figures: dict[str, float]) -> None:
-    places = [f"{order}_{cache}" for order in ORDERS for cache in CACHES]
-    print(f"{'':16}" + "".join(f"{place:>34}" for place in places))
-    print(f"{'':16}" + f"{'µs CPU':>12}{'images/s':>12}{'MB':>10}" * len(places))
-    for tool in (*OURS, *PEERS):
-        if f"{tool}_{places[0]}_cpu_us" in figures:
-            cells = [
-                (figures[f"{tool}_{p}_cpu_us"], figures[f"{tool}_{p}_per_second"], figures[f"{tool}_{p}_megabytes"])
-                for p in places
-            ]
-            print(f"{tool:16}" + "".join(f"{a:12.1f}{b:12.0f}{c:10.0f}" for a, b, c in cells))
+    for order, cache in itertools.product(ORDERS, CACHES):
+        print(f"{f'{order}, {cache}':22}" + "".join(f"{name:>12}" for name in FIGURES.values()))
+        for tool in (*OURS, *PEERS):
+            if f"{tool}_{order}_{cache}_cpu_us" in figures:
+                cells = [figures[f"{tool}_{order}_{cache}_{key}"] for key in FIGURES]
+                print(f"  {tool:20}" + "".join(f"{cell:12,.1f}" for cell in cells))
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--write"]:
         write(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
         return
-    if sys.argv[1:2] == ["--pass"]:
-        random.seed(0)
-        print(json.dumps(one_pass(sys.argv[2], Path(sys.argv[3]), sys.argv[4], sys.argv[5], int(sys.argv[6]))))
+    if sys.argv[1:2] == ["--passes"]:
+        all_passes(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
         return
     parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0)
     options = parser.parse_args()

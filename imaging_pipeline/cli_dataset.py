@@ -48,7 +48,7 @@ def add_dataset(commands: Any) -> None:
 
 def _add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "version", metavar="VERSION", help="its first digits; or the name of a dataset, for its newest version"
+        "version", metavar="VERSION", help="its first digits, or ID/DIGITS; a dataset's name: its newest version"
     )
 
 
@@ -71,14 +71,11 @@ def _list(_options: argparse.Namespace, settings: Settings) -> int:
 def _freeze(options: argparse.Namespace, settings: Settings) -> int:
     from imaging_pipeline.tensors.datasheet import write_datasheet  # noqa: PLC0415
     from imaging_pipeline.tensors.definition import load_definition  # noqa: PLC0415
-    from imaging_pipeline.tensors.recipe import load_recipe  # noqa: PLC0415
-    from imaging_pipeline.tensors.versions import freeze_dataset  # noqa: PLC0415
 
     definition = load_definition(options.dataset)
     workspace = _workspace(settings)
-    recipe = load_recipe(definition.recipe) if definition.recipe else workspace.recipe()
     with workspace.research() as lake:
-        version = freeze_dataset(lake, recipe, definition, workspace.shards().open)
+        version = workspace.freeze(lake, definition)
         path = write_datasheet(lake, version, settings)
     _print(version)
     print(f"{'frozen now' if version.is_new else 'frozen before, unchanged'}; datasheet: {path}")
@@ -93,7 +90,7 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
     workspace = _workspace(settings)
     with workspace.research(read_only=True) as lake:
         version = load_version(lake, options.version)
-        record = find_version(lake, version.version)
+        record = find_version(lake, options.version)
         groups = groups_of(lake, [member.subject_key for member in version.members])
     print(datasheet(version, record, groups), end="")
     return OK
@@ -119,7 +116,7 @@ def _export(options: argparse.Namespace, settings: Settings) -> int:
     workspace = _workspace(settings)
     with workspace.research(read_only=True) as lake:
         version = load_version(lake, options.version)
-        record = find_version(lake, version.version)
+        record = find_version(lake, options.version)
         groups = groups_of(lake, [member.subject_key for member in version.members])
     is_new = export_version(version, record, groups, out, ExportFormat(options.format), workspace.shards().open)
     _print(version)

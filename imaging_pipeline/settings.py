@@ -94,6 +94,8 @@ class Settings:
         tensor_files: where tensor shards go: a folder, or ``s3://bucket/prefix``.
         shard_bytes: tensors of about so many bytes make one shard.
         shard_compression: how shards are packed: ``none`` or ``lz4``.
+        datasets: datasets that are frozen, each a shipped name or a path, with commas between them; the first is the
+            model's.
         training: how the network is trained, by shipped name or path.
         mlflow_tracking_uri: MLflow backend store.
     """
@@ -126,6 +128,7 @@ class Settings:
     tensor_files: str = "tensors"
     shard_bytes: int = 256 << 20
     shard_compression: str = "none"
+    datasets: str = "pneumonia"
     training: str = "resnet18-128"
     epochs: int | None = None
     _key_text: str | None = field(default=None, repr=False)
@@ -170,6 +173,7 @@ class Settings:
             tensor_files=_place(read.text("TENSOR_FILES", str(home / "research" / "tensors"))),
             shard_bytes=read.positive("SHARD_BYTES", 256 << 20),
             shard_compression=read.choice("SHARD_COMPRESSION", SHARD_COMPRESSIONS),
+            datasets=read.text("DATASETS", "pneumonia"),
             training=read.text("TRAINING", "resnet18-128"),
             epochs=read.positive("EPOCHS", 0) or None,
             _key_text=read.text("MASTER_KEY", "") or None,

@@ -38,10 +38,12 @@ from imaging_pipeline.pneumonia.config import TrainingConfig, load_training
 from imaging_pipeline.pneumonia.tracking import ModelTracker
 from imaging_pipeline.settings import LakeLocation, Settings
 from imaging_pipeline.sources import Deletions, ElementMode, SourceConfig
+from imaging_pipeline.tensors.definition import DatasetDefinition, load_definition
 from imaging_pipeline.tensors.recipe import Recipe, load_recipe
 from imaging_pipeline.tensors.shards import Compression
 from imaging_pipeline.tensors.storage import ShardStore
 from imaging_pipeline.tensors.thumbnails import CODE_VERSION as THUMBNAIL_VERSION
+from imaging_pipeline.tensors.versions import DatasetVersion, freeze_dataset
 
 Progress = Callable[[int, int], None]
 """Takes the things done since the last call, and all there are."""
@@ -163,6 +165,27 @@ class Workspace:
     def recipe(self) -> Recipe:
         """The recipe of the model's images."""
         return self.recipes()[0]
+
+    def datasets(self) -> list[DatasetDefinition]:
+        """The datasets that are frozen, of which the first is the model's.
+
+        Raises:
+            ConfigurationError: one is not there or wrong, two have one name, or the first has a recipe of its own.
+        """
+        datasets = [load_definition(name.strip()) for name in self.settings.datasets.split(",")]
+        if len({dataset.name for dataset in datasets}) < len(datasets):
+            raise ConfigurationError("IMAGING_PIPELINE_DATASETS: two datasets have the same name")
+        if datasets[0].recipe is not None:
+            raise ConfigurationError(
+                "IMAGING_PIPELINE_DATASETS: the first dataset is the model's and takes the first recipe: remove its "
+                "key 'recipe'"
+            )
+        return datasets
+
+    def freeze(self, lake: Lake, definition: DatasetDefinition) -> DatasetVersion:
+        """Freeze a dataset as it is now; see `freeze_dataset`."""
+        recipe = load_recipe(definition.recipe) if definition.recipe else self.recipe()
+        return freeze_dataset(lake, recipe, definition, self.shards().open, project=self.settings.project)
 
     def shards(self) -> ShardStore:
         """Where tensor shards are."""

@@ -44,10 +44,10 @@ def datasheet(version: DatasetVersion, record: VersionRecord, groups: Groups) ->
         record: its provenance.
         groups: what is known of its images.
     """
-    tables = [("label", _by_label(version.members))]
+    tables = [("label", _by_label(version.members)), ("label source", _by_source(version.members))]
     tables += [(name, _by_group(version.members, groups, name)) for name in GROUPS]
-    lines = [f"# {record.dataset_id}, version {record.version}", "", *_summary(record), "", "## Sides", ""]
-    lines += _table(("side", "patients", "images"), _sides(version))
+    lines = [f"# {record.dataset_id}, version {record.version}", "", *_summary(version, record), "", "## Sides", ""]
+    lines += _table(("side", "patients", "images"), side_counts(version))
     lines += ["", "## Who and what is in it", ""]
     lines += [
         f"Patients (images) of each side. `{HIDDEN}`: fewer patients than that; `{COMPUTABLE}`: hidden, since a hidden",
@@ -73,23 +73,35 @@ def datasheet(version: DatasetVersion, record: VersionRecord, groups: Groups) ->
 
 def write_datasheet(lake: Lake, version: DatasetVersion, settings: Settings) -> Path:
     """Write the datasheet of a version into the research zone; run again, it leaves the same file."""
-    record = find_version(lake, version.version)
+    record = find_version(lake, f"{version.dataset_id}/{version.version}")
     groups = groups_of(lake, [member.subject_key for member in version.members])
     path = settings.home / "research" / "datasets" / version.dataset_id / version.version / "datasheet.md"
     write_atomically(path, datasheet(version, record, groups).encode())
     return path
 
 
-def _summary(record: VersionRecord) -> list[str]:
-    split = record.definition.split
+def side_counts(version: DatasetVersion) -> list[tuple[str, str, str]]:
+    """Name, patients and images of each side, without the small cells."""
+    counts = version.counts()
+    shown = suppressed([patients for _, patients, _, _ in counts])
+    return [
+        (name, text, str(images) if text.isdecimal() else text)
+        for (name, _, images, _), text in zip(counts, shown, strict=True)
+    ]
+
+
+def _summary(version: DatasetVersion, record: VersionRecord) -> list[str]:
+    split, sources = record.definition.split, sorted({member.label_source for member in version.members})
+    believed = "the first that labels an image" if record.definition.label_sources else "all, where they agree"
     shares = ", ".join(f"{side} {getattr(split.fractions, side):g}" for side in Split)
     held_out = f"; held out by {split.hold_out.by}" if split.hold_out else ""
     strata = f"; stratified by {', '.join(split.stratify)}" if split.stratify else ""
     rows = [
         ("task", record.definition.task),
         ("licence", record.definition.licence or UNKNOWN),
-        ("label sources", ", ".join(record.definition.label_sources) or "all, where they agree"),
+        ("label sources", f"{', '.join(record.definition.label_sources or sources)}: {believed}"),
         ("split", f"by {split.by}, seed {split.seed}, {shares}{strata}{held_out}; no patient is on two sides"),
+        ("project", record.project or UNKNOWN),
         ("de-identification profile", record.profile or UNKNOWN),
         ("key identifier", record.key_id or UNKNOWN),
         ("recipe digest", record.recipe_digest),
@@ -99,21 +111,16 @@ def _summary(record: VersionRecord) -> list[str]:
     return _table(("", ""), rows)
 
 
-def _sides(version: DatasetVersion) -> list[tuple[str, str, str]]:
-    counts = version.counts()
-    shown = suppressed([patients for _, patients, _, _ in counts])
-    return [
-        (name, text, str(images) if text.isdecimal() else text)
-        for (name, _, images, _), text in zip(counts, shown, strict=True)
-    ]
-
-
 Cells = Mapping[str, Mapping[Split, Sequence[str]]]
 """Of each value and side: the patients, one for each image."""
 
 
 def _by_label(members: Sequence[Member]) -> Cells:
     return _cells(members, {member.tensor_key: f"{member.label:g}" for member in members})
+
+
+def _by_source(members: Sequence[Member]) -> Cells:
+    return _cells(members, {member.tensor_key: member.label_source for member in members})
 
 
 def _by_group(members: Sequence[Member], groups: Groups, name: str) -> Cells:

@@ -47,6 +47,7 @@ class VersionRecord:
         left_out: images that could have been members, by reason.
         profile: de-identification profile and its version.
         key_id: stands for the keys of its pseudonyms.
+        project: research project of its pseudonyms; empty when it was not told.
     """
 
     dataset_id: str
@@ -59,6 +60,7 @@ class VersionRecord:
     left_out: Mapping[str, int]
     profile: str
     key_id: str
+    project: str
 
 
 def find_version(lake: Lake, name: str) -> VersionRecord:
@@ -66,25 +68,31 @@ def find_version(lake: Lake, name: str) -> VersionRecord:
 
     Args:
         lake: the research lake.
-        name: first digits of the version; or the name or id of a dataset, for its newest version.
+        name: first digits of the version, also as ``ID/DIGITS``, since two datasets with the same members have the same
+            digits; or the name or id of a dataset, for its newest version.
 
     Raises:
         ConfigurationError: there is no such version, or several begin with these digits.
     """
     rows = lake.rows(
         """SELECT dataset_id, dataset_version, manifest_sha256, recipe_id, recipe_json, snapshot_id, definition,
-            left_out, concat_ws(' ', deid_profile_id, deid_profile_version), coalesce(deid_key_id, '')
+            left_out, concat_ws(' ', deid_profile_id, deid_profile_version), coalesce(deid_key_id, ''),
+            coalesce(project, '')
         FROM gold.dataset_version
         WHERE starts_with(dataset_version, $name) OR dataset_id = $name OR (definition->>'name') = $name
+            OR (contains($name, '/') AND starts_with(concat(dataset_id, '/', dataset_version), $name))
         ORDER BY created_at DESC, dataset_id, dataset_version""",
         {"name": name},
     )
-    is_version = [row for row in rows if str(row[1]).startswith(name)]
+    is_version = [row for row in rows if (f"{row[0]}/{row[1]}" if "/" in name else str(row[1])).startswith(name)]
     if len(is_version) > 1:
-        raise ConfigurationError(f"{len(is_version)} dataset versions begin with these digits: give more of them")
+        raise ConfigurationError(
+            f"{len(is_version)} dataset versions begin with these digits: give more of them, or ID/DIGITS with the id "
+            "that 'imaging-pipeline dataset list' shows"
+        )
     if not rows:
         raise ConfigurationError("there is no such dataset version: 'imaging-pipeline dataset list' shows all")
-    *texts, snapshot, definition, left_out, profile, key_id = (is_version or rows)[0]
+    *texts, snapshot, definition, left_out, profile, key_id, project = (is_version or rows)[0]
     named, version, manifest, recipe_digest, recipe_json = map(str, texts)
     return VersionRecord(
         named,
@@ -97,6 +105,7 @@ def find_version(lake: Lake, name: str) -> VersionRecord:
         json.loads(str(left_out)),
         str(profile),
         str(key_id),
+        str(project),
     )
 
 

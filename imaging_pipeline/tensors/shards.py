@@ -233,7 +233,7 @@ class ShardReader:
         self._file = _mapped(self.path)
         self.schema: pa.Schema = self._file.schema
         is_plain = self.schema.metadata.get(b"compression") == Compression.NONE.encode()
-        # Arrow unpacks whole batches, and copies them where it is asked for some columns: each kind has its way.
+        # Asked for some columns only, Arrow copies the whole of a plain batch, but unpacks no tensor of a packed one.
         keys = self._file if is_plain else _mapped(self.path, len(KEY_COLUMNS))
         self._keys = [self._batch(keys, position) for position in range(keys.num_record_batches)]
         self._ends = list(accumulate(batch.num_rows for batch in self._keys))

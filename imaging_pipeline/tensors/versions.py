@@ -56,6 +56,7 @@ class Member:
         shard: URI of the shard's file.
         row: row in the shard.
         series_key: its series, by which a volume is known.
+        label_source: where the label comes from.
     """
 
     tensor_key: str
@@ -68,6 +69,7 @@ class Member:
     shard: str
     row: int
     series_key: str = ""
+    label_source: str = ""
 
     @property
     def subject_key(self) -> str:
@@ -120,7 +122,9 @@ class Assigned:
     left_out: Counter[LeftOut]
 
 
-def freeze_dataset(lake: Lake, recipe: Recipe, definition: DatasetDefinition, open_shard: OpenShard) -> DatasetVersion:
+def freeze_dataset(
+    lake: Lake, recipe: Recipe, definition: DatasetDefinition, open_shard: OpenShard, *, project: str | None = None
+) -> DatasetVersion:
     """Freeze a dataset as it is now as a version; an unchanged one is returned as it is.
 
     Only images of complete studies are taken: a late image takes its study out until it settles again, and then the
@@ -131,6 +135,7 @@ def freeze_dataset(lake: Lake, recipe: Recipe, definition: DatasetDefinition, op
         recipe: how the tensors were made.
         definition: what is taken, and how it is split.
         open_shard: opens a shard by its URI, to look for the same pixels on two sides.
+        project: research project of the pseudonyms, for the version's row.
 
     Raises:
         ConfigurationError: no tensor of a complete study has a label, or the cohort cannot be used.
@@ -151,7 +156,7 @@ def freeze_dataset(lake: Lake, recipe: Recipe, definition: DatasetDefinition, op
     if known:
         return replace(version, snapshot_id=int(str(known[0][0])), is_new=False)
     version = replace(version, snapshot_id=snapshot, is_new=True)
-    _write(lake, version, recipe, definition)
+    _write(lake, version, recipe, definition, project)
     return version
 
 
@@ -244,6 +249,7 @@ def member_of(candidate: Candidate, side: Split) -> Member:
         shard=candidate.tensor_uri,
         row=candidate.row,
         series_key=candidate.series_key,
+        label_source=candidate.label_source,
     )
 
 
@@ -278,7 +284,9 @@ def manifest_digest(members: Sequence[Member]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _write(lake: Lake, dataset: DatasetVersion, recipe: Recipe, definition: DatasetDefinition) -> None:
+def _write(
+    lake: Lake, dataset: DatasetVersion, recipe: Recipe, definition: DatasetDefinition, project: str | None
+) -> None:
     key: dict[str, object] = {"dataset_id": dataset.dataset_id, "dataset_version": dataset.version}
     profiles = lake.rows(
         """SELECT DISTINCT profile_id, profile_version, key_id FROM deid.deid_verification
@@ -298,6 +306,7 @@ def _write(lake: Lake, dataset: DatasetVersion, recipe: Recipe, definition: Data
         "deid_profile_id": profile_id,
         "deid_profile_version": profile_version,
         "deid_key_id": key_id,
+        "project": project,
         "split_seed": definition.split.seed,
         "split_unit": "PATIENT",
         "member_count": len(dataset.members),

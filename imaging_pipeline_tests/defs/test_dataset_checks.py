@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from imaging_pipeline.defs.assets.tensors import DATASET, dataset
+from imaging_pipeline.defs.assets.tensors import dataset
 from imaging_pipeline.defs.checks.datasets import both_classes_on_every_side, no_image_on_two_sides
 from imaging_pipeline.defs.checks.zones import no_patient_on_two_sides
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.settings import Settings
+from imaging_pipeline.tensors.definition import load_definition
 from imaging_pipeline.tensors.splits import Split, split_of
 from imaging_pipeline_tests.conftest import environment
 from imaging_pipeline_tests.tensors.labelled import Labelled, picture
+
+DATASET = load_definition("pneumonia")
 
 
 def patients_on(side: Split, count: int) -> list[str]:
@@ -25,8 +29,11 @@ def patients_on(side: Split, count: int) -> list[str]:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """A lake with two patients on each side; one image is of a test and of a training patient."""
-    made = Workspace(Settings.from_environment(environment(tmp_path / "home")))
+    """Two datasets of a lake with two patients on each side; one image is of a test and of a training patient."""
+    shipped = resources.files("imaging_pipeline.tensors") / "data" / "datasets" / "pneumonia.yaml"
+    own = tmp_path / "own.yaml"
+    own.write_text(shipped.read_text("utf-8").replace("name: pneumonia", "name: own"))
+    made = Workspace(Settings.from_environment(environment(tmp_path / "home", DATASETS=f"pneumonia,{own}")))
     with made.research() as lake:
         labelled = Labelled(lake, tmp_path / "shards")
         labelled.recipe = made.recipe()
@@ -50,7 +57,7 @@ def run(workspace: Workspace) -> tuple[dg.ExecuteInProcessResult, dict[str, bool
     return result, {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
 
 
-def test_a_sound_dataset_passes_and_shows_its_datasheet(workspace: Workspace) -> None:
+def test_sound_datasets_pass_and_show_their_datasheets_without_small_cells(workspace: Workspace) -> None:
     result, passed = run(workspace)
     assert result.success
     assert passed == {
@@ -58,8 +65,15 @@ def test_a_sound_dataset_passes_and_shows_its_datasheet(workspace: Workspace) ->
     }  # fmt: skip
     shown = result.asset_materializations_for_node("dataset")[0].metadata
     assert "the same pixels are on another side" in str(shown["left_out"].value)
-    sheet = workspace.settings.home / str(shown["datasheet_file"].value)
-    assert sheet.read_text("utf-8") == shown["datasheet"].value
+    version = shown["version"].value
+    assert [line.split(" | ")[1:] for line in str(shown["sides"].value).splitlines()[2:]] == [
+        [version, side, "<5", "<5 |"] for _ in range(2) for side in Split
+    ]
+    sheets = sorted(workspace.settings.home.rglob("datasheet.md"), reverse=True)
+    assert [sheet.parents[1].name for sheet in sheets] == ["pneumonia-chest-xray-224", "own-chest-xray-224"]
+    assert str(sheets[0].relative_to(workspace.settings.home)) == shown["datasheet_file"].value
+    assert "\n".join(sheet.read_text("utf-8") for sheet in sheets) == shown["datasheet"].value
+    assert "| project | research |" in sheets[0].read_text("utf-8")
     assert str(workspace.settings.home) not in str({name: value.value for name, value in shown.items()})
 
 

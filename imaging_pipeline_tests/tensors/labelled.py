@@ -9,13 +9,12 @@ import numpy as np
 
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.objects.folder import path_to_uri
 from imaging_pipeline.tensors.assignment import SplitBy, SplitPlan
 from imaging_pipeline.tensors.definition import DatasetDefinition
 from imaging_pipeline.tensors.recipe import Recipe
-from imaging_pipeline.tensors.shards import TensorRow, write_shard
+from imaging_pipeline.tensors.shards import TensorRow, shard_schema
 from imaging_pipeline.tensors.splits import SplitFractions
-from imaging_pipeline.tensors.storage import open_shard
+from imaging_pipeline.tensors.storage import ShardStore
 from imaging_pipeline.tensors.versions import DatasetVersion, freeze_dataset
 from imaging_pipeline_tests.tensors.rows import small_recipe
 
@@ -34,8 +33,9 @@ def picture(name: str, recipe: Recipe) -> np.ndarray:
 class Labelled:
     """A lake that is filled image by image; each has a study of its own unless told otherwise."""
 
-    def __init__(self, lake: Lake, folder: Path) -> None:
-        self.lake, self.folder, self.recipe = lake, folder, small_recipe()
+    def __init__(self, lake: Lake, shards: Path | ShardStore) -> None:
+        self.lake, self.recipe = lake, small_recipe()
+        self.store = ShardStore(str(shards)) if isinstance(shards, Path) else shards
         self.waiting: dict[str, dict[object, dict[str, object]]] = {}
 
     def put(self, table: str, **values: object) -> None:
@@ -87,13 +87,15 @@ class Labelled:
             self.settle(study, images)
 
     def put_tensor(self, name: str, study: str, array: np.ndarray) -> None:
+        """The tensor of an image; or that of a volume, which is of a series and of no instance."""
+        is_image = array.ndim == 3
         sha256 = hashlib.sha256(array.tobytes()).hexdigest()
         row = TensorRow(
             tensor_key=name,
             series_key=study,
-            instance_key=name,
-            sop_instance_uid=f"2.25.{name}",
-            frame_number=1,
+            instance_key=name if is_image else None,
+            sop_instance_uid=f"2.25.{name}" if is_image else None,
+            frame_number=1 if is_image else None,
             patient_id=study,
             array=array,
             minimum=0.0,
@@ -103,24 +105,25 @@ class Labelled:
             tensor_sha256=sha256,
             source_content_sha256=sha256,
         )
-        path = write_shard(self.folder / f"{name}.arrow", [row], self.recipe).path
+        with self.store.write("recipe", name, shard_schema(self.recipe, self.store.compression)) as writer:
+            writer.add(row)
         self.put(
             "image_tensor",
             arrival_batch=BATCH,
             tensor_key=name,
-            instance_key=name,
+            instance_key=row.instance_key,
             series_key=study,
-            sop_instance_uid=f"2.25.{name}",
+            sop_instance_uid=row.sop_instance_uid,
             patient_pseudonym=study,
             recipe_id=self.recipe.digest,
-            tensor_uri=path_to_uri(path),
+            tensor_uri=writer.shards[0].uri,
             shard_row=0,
             shape=list(array.shape),
             dtype=str(array.dtype),
             tensor_sha256=sha256,
             source_content_sha256=sha256,
             is_deidentified=True,
-            frame_number=1,
+            frame_number=row.frame_number,
         )
 
     def put_label(
@@ -135,7 +138,7 @@ class Labelled:
 
     def freeze(self, definition: DatasetDefinition = DEFINITION) -> DatasetVersion:
         self.flush()
-        return freeze_dataset(self.lake, self.recipe, definition, open_shard)
+        return freeze_dataset(self.lake, self.recipe, definition, self.store.open, project="chest")
 
 
 def members(dataset: DatasetVersion) -> list[str]:

@@ -101,6 +101,15 @@ def test_a_tensor_is_a_read_only_view_into_the_mapped_file(tmp_path: Path) -> No
     assert addresses[-1] - base < info.bytes
 
 
+def test_a_plain_shard_is_opened_and_read_without_taking_memory(tmp_path: Path) -> None:
+    recipe = small_recipe(size=64)
+    info = write_shard(tmp_path / "a.arrow", rows(COUNT, recipe), recipe)
+    before = pa.total_allocated_bytes()
+    reader = ShardReader(info.path)
+    assert all(reader.tensor(number).any() for number in range(COUNT))
+    assert pa.total_allocated_bytes() - before < info.bytes / 100
+
+
 def test_views_outlive_the_reader_and_a_replaced_file(tmp_path: Path) -> None:
     recipe = small_recipe()
     written = rows(3, recipe)

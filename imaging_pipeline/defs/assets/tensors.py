@@ -9,13 +9,11 @@ from imaging_pipeline.defs.automation import nightly_if_new, when_labels_changed
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.pneumonia.label_import import CODE_VERSION as LABEL_VERSION
-from imaging_pipeline.pneumonia.label_import import TASK, import_labels
+from imaging_pipeline.pneumonia.label_import import import_labels
 from imaging_pipeline.tensors.batch import load_tensors
-from imaging_pipeline.tensors.datasheet import write_datasheet
-from imaging_pipeline.tensors.definition import load_definition
+from imaging_pipeline.tensors.datasheet import side_counts, write_datasheet
 from imaging_pipeline.tensors.recipe import CODE_VERSION as RECIPE_VERSION
 from imaging_pipeline.tensors.versions import CODE_VERSION as DATASET_VERSION
-from imaging_pipeline.tensors.versions import freeze_dataset
 
 CODE_VERSION = f"tensors-{RECIPE_VERSION}"
 
@@ -30,9 +28,6 @@ TABLES_READ = (
     "dicom_xray_acquisition",
 )
 """What tensors are made from. A blocking check holds only what depends on its own asset: all are named."""
-
-DATASET = load_definition(TASK)
-"""What the model learns from."""
 
 
 @dg.multi_asset(
@@ -141,19 +136,22 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
     ],
 )
 def dataset(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResult[None]]:
-    """Freeze the labelled tensors as a dataset version, split by patient."""
+    """Freeze the labelled tensors as dataset versions, split by patient; the first is what the model learns from."""
+    definitions = workspace.datasets()
     with workspace.research() as lake:
-        frozen = freeze_dataset(lake, workspace.recipe(), DATASET, workspace.shards().open)
-        sheet = write_datasheet(lake, frozen, workspace.settings)
+        versions = [workspace.freeze(lake, definition) for definition in definitions]
+        sheets = [write_datasheet(lake, version, workspace.settings) for version in versions]
+        sides = [(each.dataset_id, each.version, *row) for each in versions for row in side_counts(each)]
+        left_out = [(each.dataset_id, *row) for each in versions for row in each.left_out.items()]
         shown: reporting.Shown = {
-            "version": frozen.version,
-            "manifest_sha256": frozen.manifest_sha256,
-            "snapshot_read": frozen.snapshot_id,
-            "is_new": frozen.is_new,
-            "sides": reporting.markdown_table(("side", "patients", "images", "pneumonia"), frozen.counts()),
-            "left_out": reporting.markdown_table(("reason", "images"), list(frozen.left_out.items())),
-            "datasheet": dg.MetadataValue.md(sheet.read_text("utf-8")),
-            "datasheet_file": str(sheet.relative_to(workspace.settings.home)),
+            "version": versions[0].version,
+            "manifest_sha256": versions[0].manifest_sha256,
+            "snapshot_read": versions[0].snapshot_id,
+            "is_new": versions[0].is_new,
+            "sides": reporting.markdown_table(("dataset", "version", "side", "patients", "images"), sides),
+            "left_out": reporting.markdown_table(("dataset", "reason", "images"), left_out),
+            "datasheet": dg.MetadataValue.md("\n".join(sheet.read_text("utf-8") for sheet in sheets)),
+            "datasheet_file": str(sheets[0].relative_to(workspace.settings.home)),
         }
         tables = ("dataset_version", "dataset_member")
         yield from reporting.table_results(lake, "gold", tables, metadata=dict.fromkeys(tables, shown))
