@@ -1,10 +1,12 @@
 """De-identification: planted identifiers left and speed, beside dicognito, deid, dicom-anonymizer and gdcmanon.
 
-Last line: one JSON object. Three corpora, the same files for every tool:
+Last line: one JSON object. Four corpora, the same files for every tool:
 
 - ``planted``: objects with a list of what was planted where (headers, private blocks, free text, nested items, reports,
   pixels), each of its own invented patient. What is left is searched for by code that knows none of the tools.
-- ``headers``: radiographs with small pixels, for speed alone. CPU time of the loop over files, without start-up.
+- ``headers``: radiographs with small pixels, each of another patient, for speed alone. CPU time of the loop over files,
+  without start-up.
+- ``series``: the same, twenty images of each patient, as studies come.
 - ``real``: the test files of pydicom, for dciodvfy: errors in an output that its input did not have.
 
 The peers are run as their documentation has them, in an environment of their own; what is missing is left out, and the
@@ -44,6 +46,7 @@ from imaging_pipeline_tests.deid.validity import errors_of
 
 PEERS = ("dicognito", "deid", "deid_strip", "dicom_anonymizer")
 HEADER_FILES = 200
+IMAGES_OF_A_SERIES = 20
 MAX_REAL_BYTES = 300_000
 REQUIRED = frozenset({"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"})
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -80,12 +83,16 @@ def planted_files(folder: Path, number: int) -> dict[str, Planted]:
     return made
 
 
-def header_files(folder: Path) -> None:
+def header_files(folder: Path, images: int = 1) -> None:
+    """Radiographs with small pixels, so many of each patient, that differ in what images of a series differ in."""
     for position in range(HEADER_FILES):
-        planted = headers.radiograph(anyone(position))
-        ds = quietly(planted.data)
+        patient, number = divmod(position, images)
+        ds = quietly(headers.radiograph(anyone(patient)).data)
         ds.Rows = ds.Columns = 8
         ds.PixelData = bytes(128)
+        if images > 1:
+            ds.InstanceNumber = number + 1
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SOPInstanceUID}.{number + 1}"
         ds.save_as(folder / f"{position:05}.dcm")
 
 
@@ -229,20 +236,22 @@ def new_errors(source: Path, target: Path) -> dict[str, float]:
 
 
 def measure(arguments: argparse.Namespace, home: Path) -> dict[str, float]:
-    folders = {name: home / name for name in ("planted", "headers", "real")}
+    folders = {name: home / name for name in ("planted", "headers", "series", "real")}
     for folder in folders.values():
         folder.mkdir()
     corpus = planted_files(folders["planted"], arguments.files)
     header_files(folders["headers"])
+    header_files(folders["series"], IMAGES_OF_A_SERIES)
     real_files(folders["real"])
     found = list(tools(arguments.python, home))
-    cpu: dict[str, list[float]] = defaultdict(list)
+    cpu: dict[tuple[str, str], list[float]] = defaultdict(list)
     figures: dict[str, float] = {"planted_files": len(corpus), "real_files": len(list(folders["real"].iterdir()))}
     for number in range(arguments.rounds):
         for tool in found if number % 2 == 0 else reversed(found):
-            done = run(tool, folders["headers"], home / "out", arguments.python, home / "certificate.pem")
-            cpu[tool].append(done["cpu_s"] / done["files"] * 1e6)
-            figures[f"{tool}_headers_failed"] = done["failed"]
+            for name in ("headers", "series"):
+                done = run(tool, folders[name], home / "out", arguments.python, home / "certificate.pem")
+                cpu[tool, name].append(done["cpu_s"] / done["files"] * 1e6)
+                figures[f"{tool}_{name}_failed"] = done["failed"]
     for tool in found:
         done = run(tool, folders["planted"], home / "out", arguments.python, home / "certificate.pem")
         figures[f"{tool}_planted_files_per_cpu_s"] = done["files"] / done["cpu_s"]
@@ -250,9 +259,13 @@ def measure(arguments: argparse.Namespace, home: Path) -> dict[str, float]:
         if shutil.which("dciodvfy"):
             run(tool, folders["real"], home / "out", arguments.python, home / "certificate.pem")
             figures |= {f"{tool}_{name}": value for name, value in new_errors(folders["real"], home / "out").items()}
-        figures[f"{tool}_header_us"] = statistics.median(cpu[tool])
-        figures[f"{tool}_header_files_per_cpu_s"] = 1e6 / statistics.median(cpu[tool])
-        figures[f"{tool}_ratio"] = statistics.median(map(_over, cpu[tool], cpu["ours_research"]))
+        figures[f"{tool}_header_us"] = statistics.median(cpu[tool, "headers"])
+        figures[f"{tool}_series_us"] = statistics.median(cpu[tool, "series"])
+        figures[f"{tool}_header_files_per_cpu_s"] = 1e6 / figures[f"{tool}_header_us"]
+        for ours, ratio in (("ours_research", "ratio"), ("ours_basic", "ratio_to_basic")):
+            for name in ("headers", "series"):
+                over = map(_over, cpu[tool, name], cpu[ours, name])
+                figures[f"{tool}_{name}_{ratio}"] = statistics.median(over)
         _say(tool, figures)
     return figures
 
@@ -267,7 +280,8 @@ def _say(tool: str, figures: dict[str, float]) -> None:
         f"({figures[f'{tool}_left_percent']:.2f} %), {figures[f'{tool}_direct_left']:.0f} direct in "
         f"{figures[f'{tool}_files_with_direct']:.0f} of {figures[f'{tool}_written']:.0f} files written, "
         f"{figures[f'{tool}_words_seen']:.0f} of {figures[f'{tool}_words_burned_in']:.0f} burned-in lines seen, "
-        f"{figures[f'{tool}_header_files_per_cpu_s']:.0f} headers a second of CPU time"
+        f"{figures[f'{tool}_header_files_per_cpu_s']:.0f} headers a second of CPU time, "
+        f"{figures[f'{tool}_header_us'] / 1000:.1f} ms a header, {figures[f'{tool}_series_us'] / 1000:.1f} in a series"
     )
 
 

@@ -5,6 +5,7 @@ Owns the judgement of kept values by VR, the patient's identifiers and the profi
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from struct import pack
 from typing import Final
@@ -30,9 +31,18 @@ from imaging_pipeline.deid.reading import values
 from imaging_pipeline.deid.rules import TEMPORAL_VRS, Decision
 from imaging_pipeline.deid.screen import TEXT_VRS, Index
 from imaging_pipeline.deid.text_dates import moments
+from imaging_pipeline.deid.vocabulary import is_clinical, plain
 
 _STRUCTS: Final = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
-_LARGE: Final = frozenset({*PIXEL_KEYWORDS, "ICCProfile", "WaveformData", "SpectroscopyData"})
+_LONG_WORDS: Final = re.compile(r"[^\W\d_]{7,}")
+_MAKERS: Final = re.compile("Manufacturer|Version")
+"""Attributes whose words nobody can list."""
+_LARGE: Final = frozenset({*PIXEL_KEYWORDS, "WaveformData", "SpectroscopyData"})
+
+
+def _is_color_profile(content: bytes) -> bool:
+    """Whether bytes are an ICC profile by its header: its length and its signature (ICC.1, 7.2)."""
+    return len(content) - int.from_bytes(content[:4], "big") in (0, 1) and content[36:40] == b"acsp"
 
 
 class Judge:
@@ -57,6 +67,7 @@ class Judge:
             is_fit = all(not text or is_moment(vr, text) for text in texts)
         elif vr in TEXT_VRS:
             is_fit = all(self._is_fit_text(text, decision) for text in texts)
+            is_fit = is_fit and (bool(decision.option) or _MAKERS.search(keyword) is not None or self._is_known(texts))
         elif vr in ("DS", "IS"):
             is_fit = all(is_number(vr, text) and not self._index.in_number(text) for text in texts)
         else:
@@ -65,8 +76,10 @@ class Judge:
 
     def _is_fit_binary(self, keyword: str, decoded: DataElement, texts: list[str]) -> bool:
         """Whether numbers are numbers: no more of them than the attribute has, none an identifier, no text in them."""
+        if keyword == "ICCProfile":
+            return _is_color_profile(decoded.value)
         if keyword in _LARGE:
-            return True  # pixels and colour profiles are judged elsewhere
+            return True  # pixels are judged elsewhere
         value, most = decoded.value, most_values(int(decoded.tag)) if keyword else None
         if decoded.VR in _STRUCTS and value is not None:
             numbers = [value] if isinstance(value, int | float) else list(value)
@@ -88,6 +101,11 @@ class Judge:
             return True
         has_moment = next(moments(text, None, date.min, frozenset()), None) is not None
         return not (has_moment or UNSAFE_TEXT.search(text) or NAMING_TEXT.search(text))
+
+    @staticmethod
+    def _is_known(texts: list[str]) -> bool:
+        """Whether the long words of technical texts are known: sequences, kernels and filters are short or words."""
+        return all(is_clinical(plain(word)) for text in texts for word in _LONG_WORDS.findall(text))
 
     def _code_strings(self, keyword: str, decoded: DataElement) -> DataElement | None:
         """Defined terms stay in their places; other values, and terms that are a name in this object, are emptied."""

@@ -33,6 +33,10 @@ MIN_SPELLED: Final = 5
 MIN_TEXT: Final = 3
 """Shortest text of an identifying attribute that is looked for."""
 
+_PATIENT_ID: Final = 0x00100020
+_SHORT_ID: Final = re.compile(r"[a-z]\d|\d[a-z]")
+"""The shortest Patient ID that is looked for: shorter than `MIN_TEXT`, but no word and no measurement."""
+
 DIGITS: Final = re.compile(r"[0-9]{5,}")
 WORD: Final = re.compile(r"[^\W_]+")
 _IDENTIFYING_VRS: Final = frozenset({"PN", "UI", "DA", "DT"})
@@ -44,7 +48,7 @@ _SIZES: Final = {
 _PLAIN_VRS: Final = TEXT_VRS | {"AS", "CS", "DS", "IS", "TM"}
 _IDENTIFYING: Final = re.compile(r"(Number|IDs?|Identifier|Name|Address|Telephone\w*|Title)$")
 _DAYS: Final = frozenset({"DA", "DT"})
-_DEVICE: Final = re.compile(r"Manufacturer|Model|Version|Scheme|Equipment|Algorithm|Device")
+_DEVICE: Final = re.compile(r"Manufacturer|Model|Version|Scheme|Equipment|Algorithm|Device|SequenceName")
 _UMLAUTS: Final = (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("å", "aa"), ("ø", "oe"), ("æ", "ae"))
 
 
@@ -208,7 +212,7 @@ def _of_element(elem: _Found) -> Iterator[Identifier]:
             if day and day.strip("0"):
                 yield Identifier(Kind.DATE, day)
     if reading.is_identifying and (vr in TEXT_VRS or expected in TEXT_VRS):
-        yield from _of_texts(texts)
+        yield from _of_texts(texts, is_patient_id=elem.tag == _PATIENT_ID)
 
 
 def _of_names(raw: bytes, texts: list[str]) -> Iterator[Identifier]:
@@ -218,10 +222,10 @@ def _of_names(raw: bytes, texts: list[str]) -> Iterator[Identifier]:
         yield from _name(text)
 
 
-def _of_texts(texts: list[str]) -> Iterator[Identifier]:
+def _of_texts(texts: list[str], *, is_patient_id: bool) -> Iterator[Identifier]:
     for text in texts:
         folded = fold(text)
-        if len(folded) >= MIN_TEXT:
+        if len(folded) >= MIN_TEXT or (is_patient_id and _SHORT_ID.fullmatch(folded)):
             yield Identifier(Kind.TEXT, text)
         yield from _numbers(folded)
 

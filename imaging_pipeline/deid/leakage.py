@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -82,8 +83,26 @@ def count_leaks(
         return _leaks(_Originals(identified, batch_id), tables, Rules(profile) if profile else None)
 
 
+def leaks_by_object(
+    identified: Lake, rows: Iterable[tuple[str, Mapping[str, pa.Table]]], batch_id: str, profile: Profile
+) -> dict[str, dict[str, int]]:
+    """What `count_leaks` counts, for each object by itself; those that are clean are left out.
+
+    Args:
+        identified: where the originals are.
+        rows: research rows of single objects, each with the key to name it by.
+        batch_id: the batch.
+        profile: the profile the rows were released under.
+    """
+    rules = Rules(profile)
+    with identified.one_snapshot():
+        known = _Originals(identified, batch_id)
+        found = ((key, _leaks(known, tables, rules)) for key, tables in rows)
+        return {key: leaks for key, leaks in found if leaks}
+
+
 def _leaks(known: _Originals, tables: Mapping[str, pa.Table], rules: Rules | None) -> dict[str, int]:
-    originals = known.identifiers()
+    originals = known.identifiers
     found: dict[str, int] = {}
     for table_name, rows in tables.items():
         table = registry.table(table_name)
@@ -149,6 +168,7 @@ class _Originals:
             parameters = [batch_id] if "$1" in sql else []
             lake.connection.execute(f"CREATE OR REPLACE TEMP TABLE leak_{key} AS {sql}", parameters)
 
+    @cached_property
     def identifiers(self) -> frozenset[str]:
         """Upper-cased identifiers of the batch, well-known UIDs (SOP classes, transfer syntaxes) left out."""
         values: set[str] = set()

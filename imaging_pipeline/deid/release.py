@@ -8,7 +8,7 @@ cannot differ. Reads the identified lake, writes the research lake, the vault an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from imaging_pipeline.deid.lake_evidence import (
     unread_outcomes,
     write_evidence,
 )
-from imaging_pipeline.deid.leakage import count_leaks
+from imaging_pipeline.deid.leakage import count_leaks, leaks_by_object
 from imaging_pipeline.deid.outcomes import Outcome
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.deid.releaser import CODE_VERSION, OBJECTS_PER_CHUNK, Releaser, Releases
@@ -35,6 +35,7 @@ from imaging_pipeline.deid.vault import Vault
 from imaging_pipeline.errors import ImagingError, Issue, Reason, Stage, TransientError
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.placing import StoredObject
 from imaging_pipeline.metadata.silver import entity_rows
 from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.workers import map_chunks
@@ -93,7 +94,7 @@ def release_batch(
     keep an order of the source.
 
     Raises:
-        ReleaseRefused: the rows hold an identifier.
+        ReleaseRefused: the rows hold an identifier although the objects with one are held.
         TransientError: a lake is locked, a released file that is needed is gone, or most originals cannot be read.
             After this and the former nothing is released any more that is no longer current.
     """
@@ -103,7 +104,7 @@ def release_batch(
         plan = look()
         tried = with_known(identified, dict(sorted(plan.due.items())), releaser.profile)
         made = _make(list(tried.values()), vault, releaser, workers, progress)
-        tables = _tables(identified, releaser, made)
+        tables = _tables(identified, releaser, tried, made)
         unread = unread_outcomes(identified, releaser.keys, releaser.batch_id)
         settled = _write(research, releaser, look, tried, made, tables, unread)
     except ImagingError:
@@ -158,13 +159,34 @@ def _make(
     return total
 
 
-def _tables(identified: Lake, releaser: Releaser, made: Releases) -> Mapping[str, pa.Table]:
-    rows = entity_rows(releaser.batch_id, made.stored.values())
+def _tables(
+    identified: Lake, releaser: Releaser, tried: Mapping[str, Target], made: Releases
+) -> Mapping[str, pa.Table]:
+    """Rows of what was made. An object whose rows hold an identifier is held, so that the others are released."""
+    tables = _rows(releaser, made.stored.values())
+    if count_leaks(identified, tables, releaser.batch_id, releaser.profile):
+        _hold_leaking(identified, releaser, tried, made)
+        tables = _rows(releaser, made.stored.values())
+        if leaks := count_leaks(identified, tables, releaser.batch_id, releaser.profile):
+            raise ReleaseRefused(leaks)
+    return tables
+
+
+def _rows(releaser: Releaser, stored: Iterable[StoredObject]) -> Mapping[str, pa.Table]:
+    rows = entity_rows(releaser.batch_id, stored)
     if rows.refused:
         raise AssertionError(f"{rows.refused} de-identified headers have no legal UIDs: the engine is broken")
-    if leaks := count_leaks(identified, rows.tables, releaser.batch_id, releaser.profile):
-        raise ReleaseRefused(leaks)
     return rows.tables
+
+
+def _hold_leaking(identified: Lake, releaser: Releaser, tried: Mapping[str, Target], made: Releases) -> None:
+    """Take what leaks out of what was made; each object is looked at alone, which only a leaking batch pays for."""
+    single = ((key, _rows(releaser, [stored])) for key, stored in made.stored.items())
+    for key, leaks in leaks_by_object(identified, single, releaser.batch_id, releaser.profile).items():
+        message = f"an identifier of the batch's patients is left in {', '.join(sorted(leaks))}: look at the original"
+        issue = Issue(Reason.RESIDUAL_IDENTIFIER, Stage.DEID, message=message)
+        made.held[key] = issue_row(tried[key].arrival_batch, tried[key].version.key, issue)
+        del made.stored[key]
 
 
 def _conflict(target: Target) -> dict[str, object]:

@@ -27,7 +27,7 @@ from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.writing import write_atomically
 from imaging_pipeline.sources import ElementMode
 
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 """Raise it when the same object, profile and key would give another file."""
 
 OBJECTS_PER_CHUNK = 16

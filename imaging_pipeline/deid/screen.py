@@ -7,6 +7,7 @@ Contains no changes to data. Findings name element paths and kinds, never values
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,6 +43,7 @@ DUMMY_TEXT: Final = "DEIDENTIFIED"
 """What stands where a text is required."""
 MIN_COMPACT: Final = 6
 """Shortest identifier that is also found inside a longer word (``DOEJOHN1``)."""
+_LETTERS: Final = re.compile(r"[^\W\d_]{4,}")
 _SEARCHED_VRS: Final = TEXT_VRS | {"CS", "PN", "UN"}
 _JUDGED_VRS: Final = TEXT_VRS | {"PN", "UI"}
 _META_AT: Final = 144
@@ -96,14 +98,18 @@ class Index:
         """Where identifiers stand in ``text``, dates apart: single words, several words, or parts of longer ones."""
         tokens = [(word, *match.span()) for match in WORD.finditer(text) for word in fold(match[0]).split()]
         for word, start, end in tokens:
-            if (word in self._words or self._has_number(word)) and word not in self.days:
+            if (word in self._words or self._has_part(word)) and word not in self.days:
                 yield start, end
         if len(tokens) > 1:
             yield from self._phrase_spans(tokens)
         yield from self._compact_spans(tokens)
 
-    def _has_number(self, word: str) -> bool:
-        return len(word) >= MIN_DIGITS and any(bare(digits) in self._words for digits in DIGITS.findall(word))
+    def _has_part(self, word: str) -> bool:
+        """Whether a number, or a name with digits written to it, is an identifier."""
+        if word.isalpha() or len(word) < MIN_DIGITS:
+            return False
+        parts = (*map(bare, DIGITS.findall(word)), *_LETTERS.findall(word))
+        return not self._words.isdisjoint(parts)
 
     def _phrase_spans(self, tokens: list[tuple[str, int, int]]) -> Iterator[tuple[int, int]]:
         padded = f" {' '.join(word for word, _, _ in tokens)} "
@@ -128,7 +134,16 @@ class Index:
     def in_number(self, text: str) -> bool:
         """Whether the whole part of a number is an identifier (``12345`` and ``12345.0``, not ``0.12345``)."""
         whole = text.strip().lstrip("+-").partition(".")[0]
-        return len(whole) >= MIN_DIGITS and bare(whole) in self._words
+        if len(whole) < MIN_DIGITS:
+            return False
+        is_day = len(whole) in (6, 8) and any(whole in _numbers_of(day) for day in self.days)
+        return is_day or bare(whole) in self._words
+
+
+def _numbers_of(day: str) -> tuple[str, ...]:
+    """How else a day is written as a number, as national numbers do: ``241056``, ``24101956``."""
+    year, month, date = day[:4], day[4:6], day[6:]
+    return (year[2:] + month + date, date + month + year[2:], date + month + year, month + date + year)
 
 
 def is_standard(_: Mapping[str, Any], tag: int) -> bool:

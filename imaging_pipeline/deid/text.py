@@ -8,6 +8,7 @@ last step is a default deny: a name nobody thought of is not in the vocabulary. 
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from imaging_pipeline.deid import text_patterns as patterns
 from imaging_pipeline.deid.disguises import readings
 from imaging_pipeline.deid.screen import Index
 from imaging_pipeline.deid.text_dates import moments
+from imaging_pipeline.deid.text_names import institution, people
 from imaging_pipeline.deid.vocabulary import is_clinical, is_likely_name, is_name_word, name_words, plain, visible
 
 MAX_TEXT: Final = 100_000
@@ -37,13 +39,10 @@ _QUANTITY: Final = re.compile(
     r"(?<![\w.])(\d{1,7})(?=\s*(?:ms|msec|µs|us|mm|cm|ml|mg|mAs|mA|kV|kVp|Hz|MHz|MBq|kBq|rad|cGy|mGy|HU|x\s*\d|\xd7)\b)"
 )
 _XRAY: Final = patterns.caseless(r"\bX[- ]?Ray(?![^\W_])")
-_NAME_WORD: Final = re.compile(rf"{patterns.NAME_PART}[.'\u2019]?s?")
-_NAME_STEP: Final = re.compile(rf"({patterns.NAME_PART}|[A-Z]\.?)([\s.,^-]{{0,2}})")
-_MODALITIES: Final = frozenset({"MR", "DR", "SR", "PD", "CA", "M", "FR", "OA", "HR", "ST", "NAME"})
-_MAX_INITIALS: Final = 3
-_NO_NAMES: Final = patterns.words(
-    "the for to of on in at and or not with is was will has had im der die das am le la les"
-)
+_CHAIN: Final = re.compile(r"[^\W\d_]*\d[^\W_]*(?:[-/._][^\W\d_]*\d[^\W_]*)+")
+"""Numbers that are joined to one."""
+_SPINE: Final = frozenset("cthls")
+"""Letters of vertebrae, which stand between numbers: ``T12L1S1``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ class TextCleaner:
         self._mark_forms(work)
         shifted = self._mark_dates(work)
         work.mark_all("IDENTIFIER", (span for span in self._own(work.seen) if not work.is_replaced(*span)))
-        self._mark_people(work)
+        work.mark_all("PERSON", people(work.seen, self._keep))
         self._mark_institutions(work)
         self._mark_unknown(work)
         self._mark_neighbours(work)
@@ -139,28 +138,9 @@ class TextCleaner:
                 shifted += 1
         return shifted
 
-    def _mark_people(self, work: _Work) -> None:
-        for pattern in (patterns.TITLE, patterns.ROLE, patterns.BY):
-            for match in pattern.finditer(work.seen.low):
-                title = work.text[slice(*match.span())]
-                said = title.strip().casefold()
-                is_sure = pattern is patterns.TITLE or said.endswith((":", "=", " by", " von", " par"))
-                end = _name_end(work.text, match.end(), title=title, is_sure=is_sure)
-                if end > match.end():
-                    work.mark("PERSON", match.start() if pattern is patterns.TITLE else match.end(), end)
-        for match in patterns.DEGREE.finditer(work.text) if patterns.DEGREE_END.search(work.seen.low) else ():
-            words = [plain(word) for word in _TOKEN.findall(match[1])]
-            if any(not is_clinical(word) or is_name_word(word) for word in words):
-                work.mark("PERSON", *match.span())
-        for match in (*patterns.ACTOR.finditer(work.seen.low), *patterns.NAME_INITIAL.finditer(work.text)):
-            word = work.text[slice(*match.span(1))]
-            if word[0].isupper() and is_name_word(plain(word)):
-                work.mark("PERSON", *match.span(1))
-        work.mark_all("PERSON", patterns.INITIALS.spans(work.seen))
-
     def _mark_institutions(self, work: _Work) -> None:
         for match in patterns.INSTITUTION.finditer(work.seen.low):
-            start, end = _institution(work.text, *match.span())
+            start, end = institution(work.text, *match.span())
             if (start, end) != match.span() or work.is_touched(start - 2, end + 2):
                 work.mark("INSTITUTION", start, end)
 
@@ -175,6 +155,9 @@ class TextCleaner:
             token = work.text[start:end]
             if not self._is_fit(token):
                 work.mark("UNKNOWN", start, end)
+        for match in _CHAIN.finditer(work.text) if "UNKNOWN" in work.removed else ():
+            if any(work.is_gone(*part) for part in _tokens(work.text, *match.span())):
+                work.mark("NUMBER", *match.span())  # -1234 of 241056-1234
 
     def _is_fit(self, token: str) -> bool:
         """Whether a token may stay: a known word, a short number, or a mixture of both."""
@@ -190,7 +173,9 @@ class TextCleaner:
             return True  # 512x512x128
         total = sum(map(len, digits))
         is_short = total <= MAX_DIGITS + bool(letters) and all(len(run) <= MAX_DIGITS for run in digits)
-        if not is_short or (len(digits) > 2 and total > MAX_DIGITS) or not all(piece.isascii() for piece in digits):
+        is_mixed = len(set(letters)) > 2 and len(digits) > 2 and not _SPINE.issuperset("".join(letters).casefold())
+        is_long = not is_short or (len(digits) > 2 and total > MAX_DIGITS)
+        if is_mixed or is_long or not all(piece.isascii() for piece in digits):
             return False
         if not digits:
             parts = _camel(token)
@@ -298,74 +283,13 @@ class _Work:
         return _tidy("".join(left))
 
 
-def _tokens(text: str) -> Iterator[tuple[int, int]]:
-    return (match.span() for match in _TOKEN.finditer(text))
+def _tokens(text: str, start: int = 0, end: int = sys.maxsize) -> Iterator[tuple[int, int]]:
+    return (match.span() for match in _TOKEN.finditer(text, start, end))
 
 
 def _camel(token: str) -> list[str]:
     """``SmartScore`` as ``Smart`` and ``Score``."""
     return re.findall(r"[^\W\d_a-zß-ÿ]+(?![^\W\d_A-ZÀ-Þ])|[^\W\d_]?[a-zß-ÿ]+", token)
-
-
-def _name_end(text: str, start: int, *, title: str, is_sure: bool) -> int:
-    """Where the name that begins at ``start`` ends; ``start`` when no name stands there.
-
-    The first word behind a title is a name unless it is a plain word in lower case; further words are while they are
-    not clinical, or are names too.
-    """
-    end, is_first, position = start, True, start
-    while match := _NAME_STEP.match(text, position):
-        word = match[1]
-        folded = plain(word.strip("."))
-        is_particle = folded in patterns.PARTICLES
-        is_known = is_clinical(re.sub(r"[^\w]", "", folded)) and not is_particle
-        if is_first and not is_particle:
-            is_name = _begins_name(word, folded, title=title, is_sure=is_sure, is_known=is_known)
-        else:
-            is_name = is_particle or not is_known or is_name_word(folded) or len(word.strip(".")) == 1
-        if not is_name:
-            break
-        position = match.end()
-        if not is_particle:
-            is_first, end = False, match.end(1)
-            if "," in match[2]:
-                break
-    if is_first and is_sure and text[start:position].istitle():
-        return len(text[:position].rstrip(" .,"))  # ``Dr. Van``: nothing but a name's small words
-    return end
-
-
-def _begins_name(word: str, folded: str, *, title: str, is_sure: bool, is_known: bool) -> bool:
-    """Whether the first word behind a title is a name; ``MR`` and ``DR`` are modalities as well."""
-    if ":" in title and word.isupper() and len(word) <= _MAX_INITIALS:
-        return True
-    if not is_known:
-        return is_sure or not word.islower()
-    bare = title.strip(" .:,_=-")
-    if bare in _MODALITIES and "." not in title:
-        return is_likely_name(folded) and not word.islower()
-    if is_name_word(folded) and not word.islower():
-        return is_sure or folded not in name_words("clinical") or word.istitle()
-    return is_sure and word.istitle() and len(bare) > 1 and folded not in _NO_NAMES
-
-
-def _institution(text: str, start: int, end: int) -> tuple[int, int]:
-    """The name of the institution around the word for its kind; that word alone where nothing belongs to it."""
-    begin, offset = start, max(0, start - 80)
-    for match in reversed(list(_NAME_WORD.finditer(text, offset, start))):
-        between = text[match.end() : begin]
-        if between.strip(" .-'\u2019&") or "\n" in between:
-            break
-        bare = re.sub(r"[^\w]", "", plain(match[0]))
-        if is_clinical(bare) and bare not in patterns.INSTITUTION_WORDS and not is_likely_name(bare):
-            break
-        begin = match.start()
-    while begin < start and (first := _TOKEN.match(text, begin)) and plain(first[0]) in patterns.SMALL_WORDS:
-        begin = first.end() + len(text[first.end() :]) - len(text[first.end() :].lstrip(" .'\u2019-"))
-    tail = patterns.INSTITUTION_TAIL.match(text, end)
-    if tail and not tail["name"].islower():
-        end = tail.end()
-    return min(begin, start), end
 
 
 def _is_beside(work: _Work, other: tuple[int, int], word: tuple[int, int]) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from imaging_pipeline.deid.dates import shift_date, shift_datetime, shift_time
 from imaging_pipeline.deid.text_patterns import caseless, lowered
-from imaging_pipeline.deid.vocabulary import plain
+from imaging_pipeline.deid.vocabulary import is_clinical, plain
 
 _LANGUAGES: Final = (
     (
@@ -61,8 +61,10 @@ _ORDINAL: Final = (
 )
 _YEAR: Final = r"(?P<y>(?:18|19|20)\d\d)"
 _YEAR_OR_SHORT: Final = r"(?P<y>(?:18|19|20)\d\d|'?\d\d)"
+_ANY_DAY: Final = r"(?:3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th|er|ten|\.)?"
+_TO: Final = r"(?:[-\u2013+&]|to|till|until|and|bis|und|au|et)"
 _DAY: Final = r"(?P<d>3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th|er|ten|\.)?"
-_START: Final = r"(?<![\d.,:/-])"
+_START: Final = r"(?<!\d)(?<!\d[.,:/-])"
 _END: Final = r"(?![\d:]|[.,/-]\d)"
 _CLOCK: Final = (
     r"(?P<h>[01]?\d|2[0-4])(?:[:hH.](?P<mi>[0-5]\d)(?:[:.](?P<s>[0-6]\d)(?:[.,](?P<f>\d{1,6}))?)?)"
@@ -75,6 +77,9 @@ _WEEKDAY: Final = (
 _DAY_ABBREVIATION: Final = r"(?:Mon|Tues?|Wed|Thurs?|Thu|Fri|Sat|Sun|Mo|Di|Mi|Do|Fr|Sa|So|lun|mer|jeu|ven|sam|dim)"
 _BEFORE: Final = rf"(?:\b(?:{_WEEKDAY}|{_DAY_ABBREVIATION})\b[.,]?\s*(?:der|den|le|the)?\s*)?"
 _AFTER: Final = rf"(?:(?:\s*,)?\s*(?:\b(?:at|um|gegen|à|a|@)\s+|[T_-]\s*)?{_CLOCK})?"
+
+_OTHER_MONTH: Final = rf"{_START}{_ANY_DAY}[\s/_-]+(?P<word>[^\W\d_]{{3,12}})\.?[\s/_-]+(?:18|19|20)\d\d(?!\w)"
+"""A word that nobody knows between a day and a year: a month of another language. Not moved."""
 
 _FLAGS: Final = re.IGNORECASE
 _PATTERNS: Final = tuple(
@@ -89,8 +94,11 @@ _PATTERNS: Final = tuple(
         rf"\b{_ORDINAL}\s+(?:of\s+)?{_ANY_MONTH}(?:[\s,]+(?:18|19|20)\d\d)?|(?<![^\W_]){_ANY_MONTH}\s+"
         rf"(?:the\s+)?{_ORDINAL}\b",
         # 2021-W05, 4.I.2021: not moved
-        r"\b(?:18|19|20)\d\d-?W\d\d(?:-\d)?\b|(?<![\w.])\d{1,2}[./ -]\s?[IVX]{1,4}[./ -]\s?(?:(?:18|19|20)\d\d"
-        r"|\d\d)(?!\w)",
+        r"\b(?:18|19|20)\d\d-?W\d\d(?:-\d)?\b|(?<![\w.])\d{1,2}[./ -]\s?(?!X )[IVX]{1,4}[./ -]\s?(?:(?:18|19|20)\d\d"
+        r"|\d\d)(?!\w)|\b(?:week|wk|KW|semaine)\s?\d\d?[\s,/-]+(?:18|19|20)\d\d\b",
+        # 20-22/02/2016, 20 to 22 Feb 2016, 20/22 Feb: not moved
+        rf"{_START}{_ANY_DAY}\s?{_TO}\s?\d{{1,2}}([/.])\d{{1,2}}\1(?:(?:18|19|20)\d\d|\d\d)(?!\d)",
+        rf"{_START}{_ANY_DAY}\s?(?:{_TO}|/)\s?{_ANY_DAY}[\s/-]*(?:of\s|de\s)?{_ANY_MONTH}(?:[\s,/-]*(?:18|19|20)\d\d)?(?!\d)",
         # 2021-01-05, 2021/1/5, 2021.01.05
         rf"{_BEFORE}{_START}{_YEAR}(?P<sep>[-/.:_])(?P<m>1[0-2]|0?[1-9])(?P=sep)(?P<d>3[01]|[12]\d|0?[1-9])"
         rf"(?!\d){_AFTER}",
@@ -111,21 +119,25 @@ _PATTERNS: Final = tuple(
         rf"(?<![^\W_]){_MONTH}[\s,'/_-]*(?:de\s)?{_YEAR}(?!\d)",
         rf"(?<![^\W_]){_MONTH}[\s,/_-]*(?P<y>['\u2019]\d\d)(?!\d)",
         rf"{_START}(?P<m>1[0-2]|0?[1-9])/{_YEAR}{_END}",
-        rf"{_START}(?P<m>1[0-2]|0[1-9])\.{_YEAR}{_END}",
+        rf"{_START}(?P<m>1[0-2]|0[1-9])[.-]{_YEAR}{_END}",
         rf"{_START}{_YEAR}[-/](?P<m>1[0-2]|0[1-9]){_END}",
         # 5 January, January 5th: no year to move them by
         rf"{_BEFORE}(?<![\d.,:/]){_DAY}\s*(?:of\s|de\s)?{_MONTH}(?!\s*\d){_AFTER}",
-        rf"{_BEFORE}(?<![^\W_])(?!(?:mag|set|gen|ago)(?!\w*\s)){_MONTH}\s*(?P<d>3[01]|[12]\d|0?[1-9])(?:st|nd|rd"
+        rf"{_BEFORE}(?<![^\W_])(?!(?:mag|set|gen|ago)(?!\w*\s)){_MONTH}[\s/-]*(?P<d>3[01]|[12]\d|0?[1-9])(?:st|nd|rd"
         rf"|th)?(?![\d./]|\s*(?:mm|cm|ml|x)){_AFTER}",
         # on 3/14, vom 14.3., le 14/03
-        r"\b(?:on|dated|since|until|vom|am|seit|bis|le|du|depuis)\s+\d{1,2}[/.]\d{1,2}\.?(?![\d./%]|\s*(?:mm|cm|ml"
-        r"|mg|mmHg))",
+        r"\b(?:on|dated|since|until|from|compared\s+(?:to|with)|comparison|prior|previous|LMP|EDD|EDC|DOS|vom|am|seit|bis"
+        r"|le|du|depuis):?\s+\d{1,2}[/.]\d{1,2}\.?(?![\d./%]|\s*(?:mm|cm|ml|mg|mmHg))",
+        # 14.03. with both points; b. 1956, *1956
+        rf"{_START}(?:3[01]|[12]\d|0[1-9])\.(?:1[0-2]|0[1-9])\.(?![\w.])",
+        r"(?:\bb\.|(?<!\w)[*\u2020])\s?(?:18|19|20)\d\d(?!\w)",
         # since 2015
         rf"\b(?:in|since|from|until|of|year|dated?|seit|aus|von|bis|Jahr|im\s+Jahr|depuis|en|année|anno|dal|Q[1-4]"
         rf"|prior|KW\s?\d\d?)"
         rf"[\s/]+{_YEAR}(?![\d.,]|\s*(?:mm|cm|ml|ms|mg|mGy|kV|mA|HU|x))",
         rf"[(\[]{_YEAR}[)\]]",
         rf"^\s*{_YEAR}\s*$",
+        _OTHER_MONTH,
         rf"\b{_WEEKDAY}\b",
         rf"(?:\b(?:at|um|gegen|à|@)\s+)?{_START}{_CLOCK}(?![\d:]|\s*(?:o'?.?clock|position))",
         r"\b(?:at|um|gegen|à|@)\s+(?P<h>1[0-2]|0?[1-9])\s?(?P<ap>[ap])\.?m\b\.?",
@@ -137,7 +149,9 @@ _PATTERNS: Final = tuple(
 
 _WEEKDAY_FIRST: Final = re.compile(rf"^\s*(?:{_WEEKDAY}|{_DAY_ABBREVIATION})\b[.,]?\s*", _FLAGS)
 _MONTH_NAME: Final = caseless(_ANY_MONTH)
-_GATE: Final = caseless(rf"\d\s?[-/.:_h]\s?[\dIVX]|(?:18|19|20)\d\d|\d\s?[ap]\.?m|\bUhr|\d{{4}}\s?h|\b{_WEEKDAY}\b")
+_GATE: Final = caseless(
+    rf"\d\s?[-/.:_h]\s?[\dIVX]|\d\s[IVX]{{1,4}}\s\d|(?:18|19|20)\d\d|\d\s?[ap]\.?m|\bUhr|\d{{4}}\s?h|\b{_WEEKDAY}\b"
+)
 _MONTH_GATE: Final = caseless(
     rf"\d\W*(?:\w\w\W|of\s|de\s)?{_ANY_MONTH}|{_ANY_MONTH}\W*\d|{_ORDINAL}\W+(?:of\W+)?{_ANY_MONTH}|{_ANY_MONTH}\W+"
     rf"(?:the\W+)?{_ORDINAL}"
@@ -180,6 +194,8 @@ def moments(text: str, shift: timedelta | None, earliest: date, known: frozenset
                 continue
             if pattern is _CLOCK_PATTERN and not _is_clock(match):
                 continue
+            if pattern is _OTHER_MONTH_PATTERN and is_clinical(plain(match["word"])):
+                continue
             taken[start:end] = b"\1" * (end - start)
             new = None if shift is None else _moved(match, shift, earliest, known, first_field)
             found.append(Moment(start, end, new))
@@ -187,6 +203,7 @@ def moments(text: str, shift: timedelta | None, earliest: date, known: frozenset
 
 
 _CLOCK_PATTERN: Final = _PATTERNS[-4][0]
+_OTHER_MONTH_PATTERN: Final = next(pattern for pattern, _ in _PATTERNS if pattern.pattern == _OTHER_MONTH)
 _NUMERIC: Final = re.compile(r"(?<!\d)(\d{1,2})([-/._])(\d{1,2})\2(?:\d{4}|\d\d)(?!\d)")
 
 

@@ -38,7 +38,8 @@ _COUNTED: Final = (
     r"|Patient|Pat|Subject|Proband|Participant|Fall|Auftrag|Untersuchung|Dossier|Examen)"
 )
 _NUMBER_WORD: Final = r"(?:\s*(?:ID|Nr|No|Num|Number|Nummer|N°|Nº|#|code)(?![^\W\d_])\.?)"
-_VALUE: Final = r"[\s:#=.°º-]*[A-Z]{0,6}[-_/.]?\d[\w./-]*"
+_UNIT: Final = r"\s*(?:mm|cm|m\b|ms|s\b|ml|mg|mA|kV|x\b|Hz|MHz|HU|%)"
+_VALUE: Final = rf"[\s:#=.°º-]*[A-Z]{{0,6}}[-_/.]?\d[\w./-]*(?: \d+(?![\w.,/]|{_UNIT})){{0,4}}"
 
 _PHONE_LABEL: Final = (
     r"(?:tel|telephone|telefon|téléphone|tél|phone|ph|fax|mobile|mobil|handy|portable|cell|call(?:ed)?|pager"
@@ -74,7 +75,7 @@ _BY: Final = (
     r"|zugewiesen\s+von|erstellt\s+von|diktiert\s+von|gelesen\s+von|untersucht\s+von|freigegeben\s+von"
     r"|vidiert\s+von|durch"
     r"|lu\s+par|adressée?\s+par|prescrit\s+par|réalisée?\s+par|validée?\s+par|interprétée?\s+par|dicté\s+par"
-    r"|signé\s+par|cc:)"
+    r"|signé\s+par|cc:|d/w|copy\s+to|copies\s+to|report\s+to|sent\s+to)"
 )
 _DEGREE: Final = (
     r"(?:M\.?D|D\.?O|R\.?N|Ph\.?D|F\.?R\.?C\.?R|FACR|R\.?T\.?\(?R\)?|RDMS|RDCS|DDS|DVM|PA-C|NP|M\.?B\.?B\.?S|MBChB"
@@ -255,6 +256,13 @@ PATTERNS: Final = (
                     rf"|\s*[:#]))"
                     rf"{_VALUE}(?<![.-])", 1),
     _form("NUMBER", r"#\s?[A-Z]{0,4}\d{4,}[\w-]*", 4, "#"),
+    _form("NUMBER", r"\b(?:pts?|lot|batch|sn|nr)\.?[\s:]?\d{4,}(?!\d|\s*(?:s|ms|ml)\b)\w*|"
+                    r"\bno\.\s?\d{3,}\w*", 3, "pt lot batch sn nr no."),
+    Form("NUMBER", re.compile(r"\b[A-Z]{1,3}-?\d\d-\d{3,7}\b|\b[A-Z]{1,4}-\d{3,}-[A-Z]{1,4}\b|"
+                              r"\b\d\d(?:-[A-Z]{1,3}-?|[A-Z]{1,3}-)\d{3,7}\b(?<!-(?:19|20)\d\d)"),
+         3, ("-",), is_cased=True),  # of a specimen: S19-4471
+    _form("NUMBER", rf"(?<![\w.,/-])(?!\d+[05]0[-/]\d+[05]0(?!\d))\d{{4,}}[-/]\d{{4,}}(?![\w.,/-]|{_UNIT})|"
+                    r"(?<![\w.])(?!(?:\d[05] )+\d[05](?!\d))\d\d(?: \d\d){3,}(?![\w.])", 8),
     _form("CONTACT", rf"\b{_PHONE_LABEL}\b\.?[\s:#.-]*(?:nr|no|number"
                      rf"|nummer)?[\s:#.-]*\+?[\d(][\d\s()/.-]{{2,}}\d", 1),
     _form("CONTACT", r"(?<![\w.])(?:\+|00)\d{1,3}[\s./()-]*\d[\d\s()/.-]{5,}\d", 3, "+ 00"),
@@ -262,7 +270,8 @@ PATTERNS: Final = (
                      r"(?<![\w.])\(\d{2,5}\)\s*\d[\d\s-]{4,}\d", 4),
     _form("CONTACT", r"(?<![\w.])0\d(?:[\s.]\d\d){4}(?!\d)|(?<![\w.])\d{3}-\d{4}(?![\w-])", 7),
     _form("NUMBER", r"(?<![\w.])\d{3}[- ]\d{2}[- ]\d{4}(?![\w.])|(?<![\w.])\d(?:[\s-]\d{2,4}){3,}(?![\w.])", 7),
-    _form("NUMBER", r"(?<![\w.,/-])\d{3,4} \d{3,4}(?![\w.,/-])(?!\s*(?:mm|cm|ms|ml|mg|x\b|Hz|HU))", 6),
+    _form("NUMBER", r"(?<![\w.,/-])(?!\d+[05]0 \d+[05]0(?!\d))\d{3,4} \d{3,4}"
+                    r"(?![\w.,/-])(?!\s*(?:mm|cm|ms|ml|mg|x\b|Hz|HU))", 6),
     _form("ADDRESS", rf"\b\d{{1,5}}[a-z]?,?\s+(?:[^\W\d_][\w.'\u2019-]*\s+){{1,4}}?{_STREET}\b",
                      1, "street road avenue lane drive boulevard terrace highway parkway alley"),
     _form("ADDRESS", rf"\b\d{{1,5}}[a-z]?,?\s+(?:(?-i:[A-ZÀ-Þ])[\w.'\u2019-]*\s+){{1,4}}?{_STREET_SHORT}\b\.?", 1),
@@ -327,6 +336,20 @@ _INITIALS: Final = re.compile(
     r"|IV)\b)[A-Z]{2,3}\b"
 )
 INITIALS: Final = Form("PERSON", _INITIALS, parts=(".", "/", "by "), is_cased=True)
+GENITIVE: Final = Form(
+    "PERSON",
+    re.compile(
+        r"(?<![\w.])[A-ZÀ-Þ][^\W\d_]+['\u2019]s\b"
+        r"(?!\s+(?:cyst|disease|syndrome|tests?|signs?|score|lines?|nodes?|ganz|view|sarcoma)\b)"
+    ),
+    parts=("'", "\u2019"),
+    is_cased=True,
+)
+"""What is somebody's; not what is called after somebody."""
+INITIAL_NAME: Final = Form("PERSON", re.compile(r"\b(?<!\.)[A-WYZ]\.? [A-ZÀ-Þ][^\W\d_]+\b"), is_cased=True)
+"""A family name with an initial in front of it."""
+NAME_COMMA: Final = re.compile(r"(?<!\w)([A-ZÀ-Þ][^\W\d_]+), ([A-ZÀ-Þ][^\W\d_]+)(?=\s*(?:$|[\r\n;(]))")
+"""A name as lists have it: family name, given name."""
 INSTITUTION: Final = caseless(rf"(?<![^\W_]){_INSTITUTION}(?![^\W_])")
 """The kind of an institution; its name stands before or behind."""
 INSTITUTION_TAIL: Final = re.compile(

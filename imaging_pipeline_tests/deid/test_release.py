@@ -35,6 +35,7 @@ class Zones:
         self.identified = identified
         self.research = research
         self.vault = Vault(folder / "vault" / "vault.sqlite", keys())
+        self.profile = load_profile()
 
     def take_in(
         self,
@@ -82,7 +83,7 @@ class Zones:
         return [(row["action"], row["state"]) for row in read_changes(self.research, "deid", 0, 100)]
 
     def release(self, batch_id: str) -> ReleaseCounts:
-        releaser = Releaser(load_profile(), keys(), ObjectReader(), self.folder / "files", batch_id)
+        releaser = Releaser(self.profile, keys(), ObjectReader(), self.folder / "files", batch_id)
         return release_batch(self.identified, self.research, self.vault, releaser, workers=1)
 
     def files(self) -> set[Path]:
@@ -125,6 +126,29 @@ def test_a_newer_version_that_is_held_takes_the_released_one_back(zones: Zones) 
     assert not zones.files()
     for table in ("dicom_instance", "dicom_image_pixel", "dicom_file_location", "deid_verification"):
         assert zones.research.rows(f"SELECT count(*) FROM deid.{table}") == [(0,)]
+
+
+def test_an_object_that_names_another_patient_is_held_and_the_rest_of_the_batch_is_released(zones: Zones) -> None:
+    zones.profile = load_profile("research")
+    films = {
+        name: {"PatientID": patient, "StudyDescription": text}
+        | {f"{level}InstanceUID": f"{ROOT}.{number}.{part}" for part, level in enumerate(("Study", "Series", "SOP"), 4)}
+        for number, (name, patient, text) in enumerate(
+            [("phantom", "HEAD", "CHEST"), ("other", "MRN-1111111", "HEAD"), ("clean", "MRN-2222222", "CHEST PA")]
+        )
+    }
+    counts = zones.take_in(FIRST, **films)
+    assert (counts.instances, counts.released, counts.held) == (3, 2, 1)
+    assert zones.closes(FIRST)
+    assert zones.files() == zones.named_files()
+    assert zones.research.rows("SELECT DISTINCT study_description FROM deid.dicom_study ORDER BY ALL") == [
+        ("CHEST",),
+        ("CHEST PA",),
+    ]
+    ((reason, message),) = zones.identified.rows("SELECT issue_code, message FROM bronze.ingest_issue")
+    assert reason == "residual_identifier"
+    assert "dicom_study.study_description" in str(message)
+    assert "HEAD" not in str(message)
 
 
 def test_a_kill_while_a_file_is_taken_back_leaves_none_without_a_row(
