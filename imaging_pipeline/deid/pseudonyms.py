@@ -31,8 +31,11 @@ MIN_DISTINCT_BYTES: Final = 8
 """A master key with fewer different bytes is refused as a placeholder: 32 random bytes have 30 on average, 64 random
 hexadecimal digits 15.7; fewer than 8 does not happen by chance (p < 1e-15)."""
 
+MIN_SHIFT_DAYS: Final = 30
+"""Dates move back by so many days at least: one that has moved by a few says nearly what it said."""
+
 MAX_SHIFT_DAYS: Final = 3650
-"""Dates move back by one day at least and by this many days at most."""
+"""And by this many days at most."""
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _DAY_SECONDS: Final = 86_400
@@ -155,10 +158,10 @@ class ProjectKeys:
         return self._transformed("accession ff1", patient_domain, pseudonym, _LIKE_ACCESSION, back=True)
 
     def date_shift(self, patient_domain: str, patient_id: str) -> timedelta:
-        """How far all dates of a patient move: back by 1 to 3650 days, uniform over every second between."""
-        seconds = (MAX_SHIFT_DAYS - 1) * _DAY_SECONDS + 1
+        """How far all dates of a patient move: back by 30 to 3650 days, uniform over every second between."""
+        seconds = (MAX_SHIFT_DAYS - MIN_SHIFT_DAYS) * _DAY_SECONDS + 1
         drawn = int.from_bytes(_mac(self._keys["date"], patient_domain, patient_id), "big") % seconds
-        return -timedelta(seconds=_DAY_SECONDS + drawn)
+        return -timedelta(days=MIN_SHIFT_DAYS, seconds=drawn)
 
     def token(self, *parts: str) -> str:
         """32 hexadecimal digits that stand for some texts where these may not be named; nobody else can make them."""

@@ -60,8 +60,8 @@ def test_a_number_of_a_patient_below_the_standards_root_is_replaced(uid: str) ->
 
 
 @given(st.text(), st.text())
-def test_the_date_shift_goes_back_by_one_to_3650_days(domain: str, patient: str) -> None:
-    assert timedelta(days=-3650) <= KEYS.date_shift(domain, patient) <= timedelta(days=-1)
+def test_the_date_shift_goes_back_by_30_to_3650_days(domain: str, patient: str) -> None:
+    assert timedelta(days=-3650) <= KEYS.date_shift(domain, patient) <= timedelta(days=-30)
 
 
 def test_the_date_shift_has_seconds() -> None:
@@ -112,11 +112,11 @@ def test_what_is_sealed_does_not_open_with_another_key_or_when_changed() -> None
             keys_.unseal(changed)
 
 
-def test_epoch_0_gives_what_was_given_before_there_were_epochs() -> None:
+def test_epoch_0_gives_the_same_values_for_ever() -> None:
     assert KEYS.uid("1.2.3") == "2.25.191103157518303626707426414031861308956"
     assert KEYS.patient_id("d", "1") == "PS2W8F4ZXWB1YY167"
     assert KEYS.accession_number("d", "1") == "A8D33FNFE5E9NECZ"
-    assert KEYS.date_shift("d", "1") == timedelta(days=-821, hours=18, minutes=34, seconds=54)
+    assert KEYS.date_shift("d", "1") == timedelta(days=-2698, minutes=58, seconds=6)
     assert KEYS.unseal(keys().seal("text")) == "text"
 
 
