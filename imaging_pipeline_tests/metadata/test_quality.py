@@ -221,7 +221,7 @@ def test_each_structural_rule_is_broken_by_its_own_fault(spoilt: Lake, rule: Rul
 def put_row(lake: Lake, name: str) -> None:
     """A row of the first instance of a batch in a table that has none."""
     table = registry.table(name)
-    some: dict[str, object] = {"VARCHAR": "x", "INTEGER": 1, "BIGINT": 1, "BOOLEAN": False}
+    some: dict[str, object] = {"VARCHAR": "x", "INTEGER": 1, "BIGINT": 1, "BOOLEAN": False, "BLOB": b"x"}
     row = {c.name: some[c.type] for c in table.columns if c.is_required}
     found = lake.query(
         """SELECT instance_key, series_key, study_key, patient_key, equipment_key, arrival_batch, row_version
