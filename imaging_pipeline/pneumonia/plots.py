@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from imaging_pipeline.pneumonia.evaluation import Evaluation, checked, reliability
+from imaging_pipeline.tensors.datasheet import SMALLEST_CELL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,8 +124,9 @@ def confusion_figure(evaluation: Evaluation) -> bytes:
 
 
 def subgroup_figure(subgroups: Mapping[str, Evaluation]) -> bytes:
-    """The AUROC of each subgroup with its interval, one below the other; those without one are left out."""
-    shown = [(name, each, each.auroc) for name, each in subgroups.items() if each.auroc is not None][:MOST_SUBGROUPS]
+    """AUROC of each subgroup with its interval, one below the other; without those that have none or are too small."""
+    large = {name: each for name, each in subgroups.items() if each.patients >= SMALLEST_CELL}
+    shown = [(name, each, each.auroc) for name, each in large.items() if each.auroc is not None][:MOST_SUBGROUPS]
     figure = _figure(PICTURE[0] + 1, 1.4 + 0.25 * len(shown))
     axes = figure.add_subplot()
     for row, (name, each, area) in enumerate(shown):
@@ -134,7 +136,7 @@ def subgroup_figure(subgroups: Mapping[str, Evaluation]) -> bytes:
         axes.text(1.01, row, f"{area:.3f}, {each.n} of {each.patients}", va="center", fontsize=7)
         axes.text(-0.01, row, name, va="center", ha="right", fontsize=7)
     if not shown:
-        _say(axes, "no subgroup has both classes")
+        _say(axes, "no subgroup of enough patients has both classes")
     axes.axvline(0.5, color=NEUTRAL, linewidth=0.8, linestyle=":")
     axes.set_xlim(0, 1)
     axes.set_yticks([])

@@ -10,11 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from imaging_pipeline.pneumonia.gate import Decision
+from imaging_pipeline.tensors.datasheet import SMALLEST_CELL
 
 SHOWN = ("auroc", "auprc", "accuracy", "sensitivity", "specificity", "ppv", "npv", "brier")
-
-SMALLEST_CELL = 5
-"""Subgroups of fewer patients are counted together and not shown."""
 
 
 def report_of(card: Mapping[str, Any], decision: Decision) -> str:
