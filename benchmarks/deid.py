@@ -262,10 +262,10 @@ def measure(arguments: argparse.Namespace, home: Path) -> dict[str, float]:
         figures[f"{tool}_header_us"] = statistics.median(cpu[tool, "headers"])
         figures[f"{tool}_series_us"] = statistics.median(cpu[tool, "series"])
         figures[f"{tool}_header_files_per_cpu_s"] = 1e6 / figures[f"{tool}_header_us"]
-        for ours, ratio in (("ours_research", "ratio"), ("ours_basic", "ratio_to_basic")):
+        for profile in ("research", "basic") if not tool.startswith("ours") else ():
             for name in ("headers", "series"):
-                over = map(_over, cpu[tool, name], cpu[ours, name])
-                figures[f"{tool}_{name}_{ratio}"] = statistics.median(over)
+                over = map(_over, cpu[tool, name], cpu[f"ours_{profile}", name])
+                figures[f"{profile}_{name}_ratio_vs_{tool}"] = statistics.median(over)
         _say(tool, figures)
     return figures
 

@@ -346,6 +346,11 @@ def measure(count: int, rounds: int, workers: int) -> dict[str, float]:
         figures[f"{name}_per_second"] = round(count / middle["wall"])
         figures[f"{name}_megabytes"] = round(middle["megabytes"], 1)
         figures[f"{name}_mapped_megabytes"] = round(middle["mapped"], 1)
+    for peer_tool, (order, cache) in itertools.product(pythons, itertools.product(ORDERS, CACHES)):
+        pairs = [found[f"{tool}_{order}_{cache}"] for tool in (peer_tool, OURS[0])]
+        ratios = [theirs["cpu"] / ours["cpu"] for theirs, ours in zip(*pairs, strict=True)]
+        if peer_tool not in OURS[:2]:
+            figures[f"{order}_{cache}_ratio_vs_{peer_tool}"] = round(statistics.median(ratios), 2)
     return figures
 
 

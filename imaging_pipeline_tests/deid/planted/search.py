@@ -31,7 +31,9 @@ ENCODINGS = (
     "cp1251", "iso8859_2", "iso8859_5", "koi8_r", "cp437",
 )  # fmt: skip
 SHORT = 5
-"""Needles with fewer letters and digits are looked for as words of decoded values only: bytes hold them by chance."""
+"""Needles with fewer letters and digits are looked for as words of decoded values only: bytes hold them by chance.
+Of digits alone they must be written as they were: the parts of ``4.1.21`` are words of many objects.
+"""
 _SPECIAL = str.maketrans({"ß": "ss", "ø": "o", "ł": "l", "æ": "ae", "đ": "d", "ı": "i"})  # noqa: RUF001
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
@@ -56,12 +58,15 @@ class Output:
         self.ds = quietly(data)
         texts = [text for source in (_meta(self.ds), self.ds) for text in _texts(source)]
         self.words = {word for text in texts for word in words(text)}
+        self.texts = "\n".join(texts).casefold()
         self.compact = "\n".join(compact(text) for text in texts)
         self.compact += "\n" + "\n".join(compact(text) for data in self.raw for text in _unpacked_texts(data))
 
     def has(self, needle: str) -> bool:
         """Whether ``needle`` is in it in any form."""
         folded = compact(needle)
+        if len(folded) < SHORT and folded.isdecimal():
+            return re.search(rf"(?<!\d){re.escape(needle.casefold())}(?!\d)", self.texts) is not None
         if len(folded) < SHORT:
             return words(needle) <= self.words and bool(folded)
         return folded in self.compact or any(
