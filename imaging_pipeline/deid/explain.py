@@ -115,6 +115,8 @@ def _explained(tag: BaseTag, path: str, sequence: int, rules: Rules, holder: Dat
     effect = _IN_WORDS[decision.action]
     if decision.action is Action.CLEAN or (decision.action is Action.KEEP and vr == "SQ"):
         effect = _ITEMS if vr == "SQ" else (_SHIFTED if vr in TEMPORAL_VRS else _CLEANED)
+    if decision.action is Action.KEEP and vr == "AS" and rules.max_age is not None:
+        effect = f"{effect}; an age above {rules.max_age} years becomes {rules.max_age + 1}"
     return Explanation(path, _name(tag), vr, str(decision.action), effect, decision.why)
 
 

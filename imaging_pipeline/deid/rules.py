@@ -92,6 +92,11 @@ class Rules:
         self._bases: dict[tuple[int, int], Action] = {}
         self._spared: dict[tuple[int, int], bool] = {}
 
+    @property
+    def max_age(self) -> int | None:
+        """Ages above it, in years, are capped; None keeps every age."""
+        return self._profile.max_age
+
     def action(self, tag: int, sequence: int = 0) -> Action:
         """The action for ``tag``, whatever VR the object claims (see `vr_matches`).
 

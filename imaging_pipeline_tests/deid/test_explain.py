@@ -40,6 +40,12 @@ def test_an_attribute_is_explained_by_row_option_override_or_default(
     assert found.effect
 
 
+def test_the_cap_of_an_age_that_is_kept_is_told() -> None:
+    profile = load_profile("research")
+    assert profile.max_age == 89
+    assert "above 89 years becomes 90" in explain_attribute("PatientAge", profile).effect
+
+
 def test_the_class_of_the_objects_changes_the_answer() -> None:
     assert explain_attribute("SeriesDate", load_profile("basic"), PET).action == "C"
     assert explain_attribute("OperatorsName", load_profile("basic")).action == "Z"
