@@ -6,12 +6,10 @@ Secondary Capture (PS3.3 A.8.1) says what such an object is. A chest film become
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 
-import pydicom
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
@@ -23,6 +21,7 @@ from pydicom.uid import (
 
 from imaging_pipeline.conversion.picture import Picture
 from imaging_pipeline.conversion.picture_table import Facts
+from imaging_pipeline.dicom.part10 import to_part10
 from imaging_pipeline.objects.model import key_of
 
 CODE_VERSION = "1"
@@ -78,7 +77,7 @@ def to_dicom(picture: Picture, origin: Origin) -> bytes:
         _put_secondary_capture(ds, picture, origin.facts)
     syntax = JPEGBaseline8Bit if picture.is_jpeg else ExplicitVRLittleEndian
     _put_pixels(ds, picture)
-    return _part10(ds, syntax)
+    return to_part10(ds, syntax, IMPLEMENTATION_UID, IMPLEMENTATION_NAME)
 
 
 def _put_patient(ds: Dataset, origin: Origin) -> None:
@@ -204,19 +203,6 @@ def _put_pixels(ds: Dataset, picture: Picture) -> None:
     else:
         padded = picture.data + b"\0" * (len(picture.data) % 2)
         ds.add_new("PixelData", "OB" if picture.bits == 8 else "OW", padded)
-
-
-def _part10(ds: Dataset, syntax: UID) -> bytes:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    meta.TransferSyntaxUID = syntax
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_NAME
-    ds.file_meta = meta
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, ds, implicit_vr=False, little_endian=True, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def _code(value: str, meaning: str) -> Dataset:

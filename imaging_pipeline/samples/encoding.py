@@ -6,17 +6,16 @@ information. Knows nothing of patients, studies or how the image was made.
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 from openjpeg.utils import encode_array
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import JPEGLSLosslessEncoder, RLELosslessEncoder
-from pydicom.uid import UID, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from imaging_pipeline.dicom.part10 import to_part10
 from imaging_pipeline.samples.sites import Display, Machine
 
 if TYPE_CHECKING:
@@ -68,18 +67,8 @@ def stored_range(machine: Machine) -> tuple[int, int]:
 
 
 def part10(ds: Dataset, transfer_syntax: UID) -> bytes:
-    """Bytes of a DICOM file (PS3.10 7.1); the same dataset always gives the same bytes."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    meta.TransferSyntaxUID = transfer_syntax
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_NAME
-    ds.file_meta = meta
-    buffer = io.BytesIO()
-    implicit = transfer_syntax == ImplicitVRLittleEndian
-    pydicom.dcmwrite(buffer, ds, implicit_vr=implicit, little_endian=True, enforce_file_format=True)
-    return buffer.getvalue()
+    """Bytes of a DICOM file, as these machines write it."""
+    return to_part10(ds, transfer_syntax, IMPLEMENTATION_UID, IMPLEMENTATION_NAME)
 
 
 def _put_display(ds: Dataset, machine: Machine) -> None:
