@@ -64,8 +64,8 @@ def deid(
                 progress=workspace.progress_of("de-identify"),
             )
         finally:  # a refused batch has taken back what was deleted all the same
+            withdraw_thumbnails(research, keys)  # first: they go also where the store of shards does not answer
             withdraw_tensors(research, keys, workspace.shards())
-            withdraw_thumbnails(research, keys)
         held = identified.rows(
             """SELECT issue_code, count(*) FROM bronze.ingest_issue
             WHERE arrival_batch = ? AND stage = 'DEID' GROUP BY ALL ORDER BY 2 DESC""",
