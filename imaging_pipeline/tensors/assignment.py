@@ -61,6 +61,7 @@ class SplitPlan:
         fractions: expected shares of patients; for OFFICIAL: of the patients on the official training side.
         stratify: groups that shall have the same shares on every side.
         hold_out: sites kept for the test side, or None.
+        others: for OFFICIAL: expected shares of the patients without an official side; None: they are left out.
     """
 
     by: SplitBy
@@ -68,6 +69,7 @@ class SplitPlan:
     fractions: SplitFractions
     stratify: tuple[str, ...] = ()
     hold_out: HoldOut | None = None
+    others: SplitFractions | None = None
 
     @property
     def looks_back(self) -> bool:
@@ -137,12 +139,12 @@ def _is_stricter(side: Split, other: Split) -> bool:
 
 def _official(subjects: Sequence[Subject], plan: SplitPlan) -> Mapping[str, Split | None]:
     """The sides that came with the labels; of the training side, a share of the patients goes to validation."""
-    return {
-        subject.key: split_of(subject.patient, seed=plan.seed, fractions=plan.fractions)
-        if subject.official is Split.TRAIN
-        else subject.official
-        for subject in subjects
-    }
+    return {subject.key: _official_side(subject, plan) for subject in subjects}
+
+
+def _official_side(subject: Subject, plan: SplitPlan) -> Split | None:
+    fractions = {None: plan.others, Split.TRAIN: plan.fractions}.get(subject.official)
+    return split_of(subject.patient, seed=plan.seed, fractions=fractions) if fractions else subject.official
 
 
 def _by_patient(

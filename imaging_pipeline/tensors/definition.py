@@ -25,7 +25,7 @@ LABEL: Final = "label"
 _KEYS: Final = {"name", "task", "recipe", "cohort", "label_sources", "licence", "split"}
 _SPLIT_KEYS: Final = {
     SplitBy.PATIENT: {"by", "seed", "fractions", "stratify", "hold_out"},
-    SplitBy.OFFICIAL: {"by", "seed", "validation"},
+    SplitBy.OFFICIAL: {"by", "seed", "validation", "others"},
 }
 
 
@@ -76,6 +76,7 @@ def stored_definition(text: str) -> DatasetDefinition:
         fractions=SplitFractions(**split["fractions"]),
         stratify=tuple(split["stratify"]),
         hold_out=hold_out and HoldOut(hold_out["by"], tuple(hold_out["values"]), hold_out["fraction"]),
+        others=SplitFractions(**others) if (others := split.get("others")) else None,
     )
     return DatasetDefinition(**content | {"split": plan, "label_sources": tuple(content["label_sources"])})
 
@@ -106,16 +107,21 @@ def _split(content: Mapping[str, Any]) -> SplitPlan:
         raise _refused("split.seed", seed, "a whole number from 0 to 2147483647")
     if by is SplitBy.OFFICIAL:
         validation = _share("split.validation", content.get("validation", 0.0))
-        return SplitPlan(by, seed, SplitFractions(1 - validation, validation, 0.0))
-    fractions = _mapping("split.fractions", content.get("fractions"))
-    _refuse_unknown("split.fractions", fractions, {"train", "val", "test"})
-    shares = {side: _share(f"split.fractions.{side}", fractions.get(side, 0.0)) for side in ("train", "val", "test")}
+        others = _fractions("split.others", content["others"]) if "others" in content else None
+        return SplitPlan(by, seed, SplitFractions(1 - validation, validation, 0.0), others=others)
+    fractions = _fractions("split.fractions", content.get("fractions"))
     stratify = _texts("split.stratify", content.get("stratify", []))
     for name in stratify:
         _group("split.stratify", name, (LABEL, *GROUPS))
     hold_out = content.get("hold_out")
-    return SplitPlan(
-        by, seed, SplitFractions(**shares), stratify, _hold_out(hold_out) if hold_out is not None else None
+    return SplitPlan(by, seed, fractions, stratify, _hold_out(hold_out) if hold_out is not None else None)
+
+
+def _fractions(key: str, found: object) -> SplitFractions:
+    content = _mapping(key, found)
+    _refuse_unknown(key, content, {"train", "val", "test"})
+    return SplitFractions(
+        **{side: _share(f"{key}.{side}", content.get(side, 0.0)) for side in ("train", "val", "test")}
     )
 
 

@@ -23,7 +23,7 @@ from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.tensors.assignment import Assignment, LeftOut, Subject, assign
 from imaging_pipeline.tensors.candidates import Candidate, find_candidates, groups_of
-from imaging_pipeline.tensors.definition import LABEL, DatasetDefinition
+from imaging_pipeline.tensors.definition import LABEL, DatasetDefinition, stored_definition
 from imaging_pipeline.tensors.duplicates import fingerprint, twins_on_stricter_sides
 from imaging_pipeline.tensors.recipe import Recipe
 from imaging_pipeline.tensors.shards import ShardError, ShardReader
@@ -200,11 +200,10 @@ def assign_candidates(lake: Lake, recipe_digest: str, definition: DatasetDefinit
 
 def _sides_before(lake: Lake, dataset_id: str, definition: DatasetDefinition) -> dict[str, Split]:
     """Sides of all patients who were in an earlier version of the dataset that was split in the same way."""
-    wanted = json.loads(definition.to_json())["split"]
     versions = lake.rows(
         "SELECT dataset_version, definition FROM gold.dataset_version WHERE dataset_id = ?", [dataset_id]
     )
-    same = [version for version, text in versions if json.loads(str(text))["split"] == wanted]
+    same = [version for version, text in versions if stored_definition(str(text)).split == definition.split]
     rows = lake.rows(
         """SELECT DISTINCT patient_pseudonym, split FROM gold.dataset_member
         WHERE dataset_id = ? AND dataset_version IN (SELECT unnest(?))""",

@@ -84,6 +84,16 @@ def test_a_patient_on_two_official_sides_is_tested_and_not_learned_from() -> Non
     assert (made.sides, made.left_out) == ({"b": Split.TEST}, {"a": LeftOut.SECOND_SIDE})
 
 
+def test_images_without_an_official_side_are_split_by_patient_where_shares_are_given() -> None:
+    plan = replace(HASHED, by=SplitBy.OFFICIAL, fractions=SplitFractions(1.0, 0.0, 0.0))
+    subjects = [Subject("a", "p", {}, Split.TEST), *(Subject(f"i{n}", f"q{n}", {}) for n in range(40))]
+    assert assign(subjects, plan, {}).sides == {"a": Split.TEST}
+    made = assign(subjects, replace(plan, others=HASHED.fractions), {})
+    by_hash = assign(subjects[1:], HASHED, {})
+    assert made.sides == by_hash.sides | {"a": Split.TEST}
+    assert set(by_hash.sides.values()) == set(Split)
+
+
 def test_a_patient_seen_at_a_held_out_site_too_is_not_learned_from() -> None:
     plan = replace(HASHED, hold_out=HoldOut("site", ("s1",)))
     subjects = [Subject("a", "p", {"site": "s1"}), Subject("b", "p", {"site": "s2"}), Subject("c", "q", {})]

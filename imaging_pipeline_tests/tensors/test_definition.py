@@ -10,6 +10,7 @@ import yaml
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.tensors.assignment import HoldOut, SplitBy
 from imaging_pipeline.tensors.definition import load_definition, stored_definition
+from imaging_pipeline.tensors.splits import SplitFractions
 
 WHOLE = {
     "name": "mine",
@@ -45,6 +46,14 @@ def test_official_sides_need_no_fractions(tmp_path: Path) -> None:
     split = {"by": "official", "seed": 1, "validation": 0.25}
     plan = load_definition(written(tmp_path, WHOLE | {"split": split})).split
     assert (plan.by, plan.fractions.train, plan.fractions.val) == (SplitBy.OFFICIAL, 0.75, 0.25)
+    assert plan.others is None
+
+
+def test_images_without_official_sides_have_shares_of_their_own(tmp_path: Path) -> None:
+    split = {"by": "official", "seed": 1, "others": {"train": 0.5, "test": 0.5}}
+    definition = load_definition(written(tmp_path, WHOLE | {"split": split}))
+    assert definition.split.others == SplitFractions(0.5, 0.0, 0.5)
+    assert stored_definition(definition.to_json()) == definition
 
 
 @pytest.mark.parametrize(
@@ -60,6 +69,7 @@ def test_official_sides_need_no_fractions(tmp_path: Path) -> None:
         ({"split": {"seed": 1, "fractions": {"train": 2}}}, "train"),
         ({"split": {"seed": 1, "by": "chance"}}, "by"),
         ({"split": {"seed": 1, "by": "official", "fractions": {}}}, "fractions"),
+        ({"split": {"seed": 1, "by": "official", "others": {"train": 1, "dev": 1}}}, "split.others"),
         ({"split": {"seed": 1, "fractions": {"train": 1}, "stratify": ["shoe size"]}}, "stratify"),
         ({"split": {"seed": 1, "fractions": {"train": 1}, "hold_out": {"by": "view"}}}, "hold_out"),
     ],
