@@ -327,9 +327,10 @@ PNEUMONIA, FINDING, GROUP = code("233604007"), code("121071", "DCM"), code("1250
 PRESENT, ABSENT, EQUIVOCAL = code("52101004"), code("272519000"), code("42425007")
 
 
-def report(number: int, *children: Dataset, at: str = "20210107") -> bytes:
+def report(number: int, *children: Dataset, at: str = "20210107", verified: str = "UNVERIFIED") -> bytes:
     """A structured report about the patient of `chest_film`, in the same study."""
     ds = Dataset()
+    ds.VerificationFlag = verified
     for element in chest_film():
         if element.keyword.startswith(("Patient", "Study", "Accession")) and element.keyword != "PatientOrientation":
             ds.add(element)
@@ -384,6 +385,18 @@ def test_a_report_may_say_that_a_finding_is_there_is_not_or_may_be(
     landing.put("report.dcm", report(1, evaluation, image(uid)))
     landing.load()
     assert landing.rows("label_value, label_numeric") == expected
+
+
+@pytest.mark.parametrize(("verified", "labels"), [("UNVERIFIED", 0), ("VERIFIED", 1)])
+def test_what_an_algorithm_reports_is_a_label_once_a_person_has_verified_it(
+    landing: Landing, verified: str, labels: int
+) -> None:
+    uid = landing.film("a.dcm", 1)
+    algorithm = item("TEXT", code("111001", "DCM"), TextValue="a model")
+    group = item("CONTAINER", GROUP, algorithm, stated(FINDING, PNEUMONIA))
+    landing.put("1.dcm", report(1, group, image(uid), verified=verified))
+    landing.load()
+    assert len(landing.rows("*")) == labels
 
 
 def test_the_later_of_two_reports_of_one_reader_counts(landing: Landing) -> None:

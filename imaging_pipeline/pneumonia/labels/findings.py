@@ -53,3 +53,4 @@ PRESENCE: Mapping[Code, float | None] = MappingProxyType(
 
 MEASUREMENT_GROUP: Code = ("DCM", "125007")
 PERSON_OBSERVER: Code = ("DCM", "121008")
+ALGORITHM_NAME: Code = ("DCM", "111001")

@@ -3,6 +3,9 @@
 Reads the content trees of silver. A finding is stated as ``Finding = pneumonia`` or as a qualitative evaluation
 ``pneumonia = present`` (PS3.16 TID 1500, TID 1501): in a measurement group about the group's images, elsewhere about
 all images of the report that are of its own study, since prior images may be named for comparison.
+
+A report that names an algorithm (TID 4019) counts once a person has verified it: a model must not learn from its own
+output, which comes back from the PACS like any report.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.pneumonia.labels.findings import (
+    ALGORITHM_NAME,
     FINDING,
     MEASUREMENT_GROUP,
     PERSON_OBSERVER,
@@ -52,7 +56,7 @@ def read_reports(lake: Lake) -> Iterator[Report]:
         lake: the identified lake.
     """
     codes = sorted({value for _, value in TASKS})
-    nodes = lake.query(_NODES, [codes, codes]).to_pylist()
+    nodes = lake.query(_NODES, [codes, codes, *ALGORITHM_NAME]).to_pylist()
     for _, document in groupby(nodes, key=lambda node: node["object_key"]):
         report = report_of(list(document))
         if report.labels:
@@ -152,6 +156,11 @@ WITH image AS (
 ), report AS (
     SELECT DISTINCT instance_key FROM silver.dicom_sr_content_item
     WHERE concept_name.code_value IN (SELECT unnest(?)) OR concept_value.code_value IN (SELECT unnest(?))
+    EXCEPT
+    SELECT instance_key
+    FROM silver.dicom_sr_content_item JOIN silver.dicom_structured_report_header USING (instance_key)
+    WHERE concept_name.coding_scheme_designator = ? AND concept_name.code_value = ?
+        AND verification_flag IS DISTINCT FROM 'VERIFIED'
 )
 SELECT document.object_key, document.arrival_batch, document.content_sha256, document.content_datetime,
     node_path, parent_node_path, value_type, concept_name, concept_value, person_name_value, graphic_type, graphic_data,
