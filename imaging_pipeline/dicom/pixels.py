@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ __all__ = [
     "guarded",
     "modality_values",
     "open_image",
+    "open_lone_frame",
     "render",
     "render_color",
     "render_levels",
@@ -104,7 +106,18 @@ def open_image(data: bytes) -> ImageObject:
     Raises:
         PoisonInput: TRANSFER_SYNTAX_UNSUPPORTED, PIXEL_UNSUPPORTED or PIXEL_UNDECODABLE.
     """
-    return guarded(lambda: _opened(data))
+    return guarded(lambda: _opened(data, None))
+
+
+def open_lone_frame(data: bytes) -> ImageObject:
+    """Parse an object of several frames of which ``data`` holds one only, which is decoded as its frame 0.
+
+    `ImageObject.shown_as` then gives it the display of the frame that it is.
+
+    Raises:
+        PoisonInput: as `open_image`.
+    """
+    return guarded(lambda: _opened(data, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +159,15 @@ class ImageObject:
         Raises:
             PoisonInput: PIXEL_UNSUPPORTED or PIXEL_UNDECODABLE.
         """
-        return guarded(lambda: _frame(self, index))
+        return guarded(lambda: _frame(self, index, index))
+
+    def shown_as(self, index: int) -> Frame:
+        """Decode a lone frame, with the index and the display of another: that of its place in the whole object.
+
+        Raises:
+            PoisonInput: PIXEL_UNSUPPORTED or PIXEL_UNDECODABLE.
+        """
+        return guarded(lambda: _frame(self, 0, index))
 
     def reduced_frame(self, index: int, least_edge: int) -> Frame:
         """Decode one frame at a half, a quarter or an eighth of its size where that is less work, else as it is.
@@ -173,7 +194,7 @@ class ImageObject:
 def guarded(action: Callable[[], _T]) -> _T:
     """What ``action`` gives, in silence; whatever else it raises becomes a refusal."""
     try:
-        with _quiet():
+        with _quiet:
             return action()
     except (PoisonInput, MemoryError):
         raise
@@ -183,31 +204,51 @@ def guarded(action: Callable[[], _T]) -> _T:
     raise refusal
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep pydicom's remarks, which quote values of the object, out of warnings and logs meanwhile."""
+class _Silence:
+    """Keeps pydicom's remarks, which quote values of the object, out of warnings and logs.
 
-    def mute(_record: logging.LogRecord) -> bool:
-        return False
+    Filters of warnings belong to the process: they are set by the first thread that decodes and taken back by the last.
+    """
 
-    loggers = [logging.getLogger(name) for name in _TALKATIVE_LOGGERS]
-    for logger in loggers:
-        logger.addFilter(mute)
-    try:
-        with warnings.catch_warnings():
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._set = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads > 1:
+                return
+            self._set.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(mute)
+            for name in _TALKATIVE_LOGGERS:
+                logging.getLogger(name).addFilter(_mute)
+                self._set.callback(logging.getLogger(name).removeFilter, _mute)
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._set.close()
 
 
-def _opened(data: bytes) -> ImageObject:
+def _mute(_record: logging.LogRecord) -> bool:
+    return False
+
+
+_quiet = _Silence()
+
+
+def _opened(data: bytes, number_of_frames: int | None) -> ImageObject:
     ds = dcmread(BytesIO(data), force=True)
     keyword = next((keyword for keyword in _PIXEL_KEYWORDS if keyword in ds), None)
     if keyword is None:
         raise PoisonInput(Reason.PIXEL_UNSUPPORTED, "expected an image; the object has no pixel data")
     options = as_pixel_options(ds, pixel_keyword=keyword, pixel_vr=ds[keyword].VR)
+    if number_of_frames is not None:
+        options |= {"number_of_frames": number_of_frames}
+        options.pop("extended_offsets", None)
     if options["rows"] * options["columns"] * options["samples_per_pixel"] > MAX_FRAME_SAMPLES:
         raise PoisonInput(Reason.PIXEL_UNSUPPORTED, f"expected at most {MAX_FRAME_SAMPLES} samples in a frame")
     decoder = _decoder(ds)
@@ -265,8 +306,9 @@ def _excess_high_bits(ds: Dataset) -> int:
     return max(0, int(ds.HighBit) + 1 - int(ds.BitsStored))
 
 
-def _frame(image: ImageObject, index: int) -> Frame:
-    stored, photometric, bits_stored = _stored_values(image, index)
+def _frame(image: ImageObject, place: int, index: int) -> Frame:
+    """The frame at a place of the pixel data, shown as the frame of an index."""
+    stored, photometric, bits_stored = _stored_values(image, place)
     return Frame(
         stored=stored,
         photometric=photometric,

@@ -131,6 +131,35 @@ def open_member(member: ObjectVersion, access: S3Access) -> IO[bytes]:
         PoisonInput: the member or its archive is gone or changed, the member is encrypted, or inflates beyond
             :data:`MAX_RATIO`; and what reading the archive itself raises.
     """
+    directory, info = _find(member, access)
+    try:
+        if info.compress_type in _UNPACKED_HERE:
+            return io.BufferedReader(_Unpacked(directory.open(_as_packed(info)), info))
+        if not isinstance(directory.fp, _LocalFile) or not _is_read_at_once(info):
+            return directory.open(info)
+        packed = _packed(directory.fp, info)
+    except _UNREADABLE:
+        raise PoisonInput(Reason.UNREADABLE, "the member's compression or header cannot be read") from None
+    return io.BytesIO(_unpacked(packed, info))
+
+
+def find_member(member: ObjectVersion, access: S3Access) -> tuple[ObjectVersion, zipfile.ZipInfo]:
+    """The archive of a member as it is now, and the member's entry in its directory.
+
+    Raises:
+        PoisonInput: as :func:`open_member`.
+    """
+    info = _find(member, access)[1]
+    uri = member.parent_uri or ""
+    if uri.startswith("s3://"):
+        version, size = _s3_version(access, uri)
+    else:
+        status = os.stat(_local_path(uri))  # noqa: PTH116
+        version, size = file_version(status), status.st_size
+    return ObjectVersion(uri, version, size, member.modified_at, member.source, is_archive=True), info
+
+
+def _find(member: ObjectVersion, access: S3Access) -> tuple[zipfile.ZipFile, zipfile.ZipInfo]:
     uri, name = member.parent_uri or "", unquote(member.uri.rpartition("!")[2])
     directory = _open(uri, access)
     info = directory.NameToInfo.get(name)
@@ -142,15 +171,7 @@ def open_member(member: ObjectVersion, access: S3Access) -> IO[bytes]:
         raise PoisonInput(
             Reason.TOO_LARGE, f"the member inflates more than {MAX_RATIO} times, or to over {MAX_MEMBER_BYTES:,} bytes"
         )
-    try:
-        if info.compress_type in _UNPACKED_HERE:
-            return io.BufferedReader(_Unpacked(directory.open(_as_packed(info)), info))
-        if not isinstance(directory.fp, _LocalFile) or not _is_read_at_once(info):
-            return directory.open(info)
-        packed = _packed(directory.fp, info)
-    except _UNREADABLE:
-        raise PoisonInput(Reason.UNREADABLE, "the member's compression or header cannot be read") from None
-    return io.BytesIO(_unpacked(packed, info))
+    return directory, info
 
 
 def _is_read_at_once(info: zipfile.ZipInfo) -> bool:

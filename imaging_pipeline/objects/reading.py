@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import lzma
 import os
-import stat
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, TypeVar
 
 from imaging_pipeline.errors import PoisonInput, Reason
 from imaging_pipeline.objects.archive import (
@@ -23,6 +18,8 @@ from imaging_pipeline.objects.archive import (
 )
 from imaging_pipeline.objects.folder import file_version, uri_to_path
 from imaging_pipeline.objects.model import Content, ObjectVersion
+from imaging_pipeline.objects.ranges import Ranges, open_ranges
+from imaging_pipeline.objects.refusals import DAMAGED, open_plain, refusal
 from imaging_pipeline.objects.s3 import S3Access, open_s3
 from imaging_pipeline.objects.source import ABSENT
 
@@ -30,10 +27,7 @@ BLOCK_BYTES = 1 << 20
 MAX_OBJECT_BYTES = 2_000_000_000
 """Objects that must be held whole (to rewrite or decode them) are refused above this size."""
 
-_DAMAGED = (OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
-_DENIED = frozenset({errno.EACCES, errno.EPERM})
-_NO_ANSWER = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN})
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +49,7 @@ class ObjectReader:
             PoisonInput: GONE, ACCESS_DENIED, UNAVAILABLE, UNREADABLE, CHANGED_WHILE_READ, TOO_LARGE; of a member also
                 ARCHIVE_UNREADABLE.
         """
-        try:
-            return self._read(target, keep)
-        except PoisonInput as refusal:
-            if refusal.reason is not Reason.CHANGED_WHILE_READ or not target.uri.startswith("zip+s3://"):
-                raise
-        forget_archives()  # the archive was replaced; it may hold the same member still
-        return self._read(target, keep)
+        return _or_again(target, lambda: self._read(target, keep))
 
     def read_all(self, target: ObjectVersion) -> bytes:
         """All bytes of an object.
@@ -72,6 +60,16 @@ class ObjectReader:
         if target.size > MAX_OBJECT_BYTES:
             raise PoisonInput(Reason.TOO_LARGE, f"larger than {MAX_OBJECT_BYTES:,} bytes")
         return self.read_content(target, keep=target.size).prefix
+
+    def open_ranges(self, target: ObjectVersion) -> Ranges:
+        """Any part of an object without the rest; a context manager.
+
+        Raises:
+            PoisonInput: as :meth:`read_content`.
+        """
+        if target.version == ABSENT:
+            raise PoisonInput(Reason.GONE, "the list of its source names it, and it is not there")
+        return _or_again(target, lambda: open_ranges(target, self._access_of(target)))
 
     def list_members(self, archive: ObjectVersion) -> Iterator[ObjectVersion]:
         """The files in a zip archive as objects of their own, in the archive's order.
@@ -110,20 +108,26 @@ class ObjectReader:
                     if size > target.size:
                         break
             is_unchanged = size == target.size and _is_unchanged(target)
-        except _DAMAGED as error:
-            raise _refusal(error) from None
+        except DAMAGED as error:
+            raise refusal(error) from None
         if not is_unchanged:
             raise PoisonInput(Reason.CHANGED_WHILE_READ, "its size or time differ from when it was listed")
         return Content(bytes(kept), size, digest.hexdigest())
 
 
+def _or_again(target: ObjectVersion, action: Callable[[], _T]) -> _T:
+    """What ``action`` gives, at the second attempt when a replaced archive may hold the same member still."""
+    try:
+        return action()
+    except PoisonInput as found:
+        if found.reason is not Reason.CHANGED_WHILE_READ or not target.uri.startswith("zip+s3://"):
+            raise
+    forget_archives()
+    return action()
+
+
 def _open_file(target: ObjectVersion, _access: S3Access) -> IO[bytes]:
-    # Without O_NONBLOCK a pipe that has taken the file's place would be waited for, for ever.
-    descriptor = os.open(uri_to_path(target.uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise PoisonInput(Reason.GONE, "it is no plain file any more; the next listing takes it out")
-    return os.fdopen(descriptor, "rb", buffering=0)
+    return os.fdopen(open_plain(uri_to_path(target.uri)), "rb", buffering=0)
 
 
 def _open_s3(target: ObjectVersion, access: S3Access) -> IO[bytes]:
@@ -143,14 +147,3 @@ def _is_unchanged(target: ObjectVersion) -> bool:
     if not target.uri.startswith("file://"):
         return True
     return file_version(uri_to_path(target.uri).stat()) == target.version
-
-
-def _refusal(error: Exception) -> PoisonInput:
-    number = error.errno if isinstance(error, OSError) else None
-    if number in _GONE:
-        return PoisonInput(Reason.GONE, "it is no longer there; the next listing takes it out")
-    if number in _DENIED:
-        return PoisonInput(Reason.ACCESS_DENIED, "it may not be read: mend its permissions, and run the batch again")
-    if number in _NO_ANSWER:
-        return PoisonInput(Reason.UNAVAILABLE, "its file system does not answer; run the batch again when it does")
-    return PoisonInput(Reason.UNREADABLE, "its bytes cannot be read to the end")

@@ -33,7 +33,7 @@ from imaging_pipeline.sources import SourceConfig
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["S3Access", "S3Bucket", "S3RangeFile", "open_s3", "read_s3", "split_uri", "stat_s3"]
+__all__ = ["S3Access", "S3Bucket", "S3RangeFile", "open_s3", "open_s3_range", "read_s3", "split_uri", "stat_s3"]
 
 MAX_RESUMES = 5
 """How often a body that broke off is taken up again before :data:`PROGRESS_BYTES` more of it have come."""
@@ -184,6 +184,16 @@ def open_s3(access: S3Access, target: ObjectVersion) -> IO[bytes]:
         PoisonInput: here or while it is read: GONE, CHANGED_WHILE_READ, ACCESS_DENIED, UNAVAILABLE or UNREADABLE.
     """
     body = _Body(access, target.uri, target.version, 0, target.size, is_part=False)
+    return io.BufferedReader(body, buffer_size=RANGE_BYTES)
+
+
+def open_s3_range(access: S3Access, target: ObjectVersion, start: int, stop: int) -> IO[bytes]:
+    """A stream of the bytes from ``start`` to ``stop`` of one version of an object, by one request.
+
+    Raises:
+        PoisonInput: as :func:`open_s3`.
+    """
+    body = _Body(access, target.uri, target.version, start, stop, is_part=True)
     return io.BufferedReader(body, buffer_size=RANGE_BYTES)
 
 

@@ -76,7 +76,7 @@ def make_thumbnail(data: bytes) -> Thumbnail:
     image = open_image(data)
     frame = image.reduced_frame(image.number_of_frames // 2, LONGEST_EDGE)
     return Thumbnail(
-        image=_encoded(_shrunk(_picture(frame), frame.pixel_aspect)),
+        image=_encoded(_shrunk(picture_of(frame), frame.pixel_aspect)),
         frame_number=frame.index + 1,
         number_of_frames=image.number_of_frames,
         rows=image.rows,
@@ -98,8 +98,11 @@ def contact_sheet(pictures: Sequence[bytes]) -> bytes:
     return _encoded(sheet)
 
 
-def _picture(frame: Frame) -> Image.Image:
-    """A gray or RGB picture of the size of the frame."""
+def picture_of(frame: Frame) -> Image.Image:
+    """A gray or RGB picture of the size of the frame, as a viewer shows it first.
+
+    A first window that leaves one grey of an image that has more is not used: the full range is shown.
+    """
     if frame.is_color:
         return Image.fromarray(render_color(frame))
     shown = render_levels(frame)

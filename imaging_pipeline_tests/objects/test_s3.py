@@ -467,3 +467,21 @@ def test_an_unknown_answer_of_the_store_becomes_an_error_of_ours() -> None:
         assert isinstance(listing, ImagingError)
         assert isinstance(reading, PoisonInput)
         assert "path" not in str(listing)
+
+
+@pytest.mark.parametrize("method", [None, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_any_part_of_an_object_or_member_is_read_without_the_rest(bucket: Bucket, method: int | None) -> None:
+    content = random.Random(3).randbytes(2 << 20)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", method or zipfile.ZIP_STORED) as target:
+        target.writestr("study/image.dcm", content)
+    bucket.put("image.dcm" if method is None else "scans.zip", content if method is None else archive.getvalue())
+    (found,) = listed(bucket)
+    image = found if method is None else next(reader(bucket).list_members(found))
+    with reader(bucket).open_ranges(image) as opened:
+        for offset, length in ((1_000_000, 5_000), (0, 10), (len(content) - 3, 10)):
+            assert opened.read_at(offset, length) == content[offset : offset + length]
+        assert b"".join(opened.blocks(5)) == content[5:]
+    bucket.put(found.name, content[::-1])
+    with reader(bucket).open_ranges(found) as opened:
+        assert refusal_of(lambda: opened.read_at(5, 5)).reason is Reason.CHANGED_WHILE_READ
