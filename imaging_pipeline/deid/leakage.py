@@ -36,10 +36,10 @@ _OWN_COLUMNS = frozenset(
         "patient_domain", "source_system", "role", "storage_provider", "version_state", "purpose_of_reference",
         "profile_id", "profile_version", "stage", "severity", "issue_code", "message", "subject_level", "task",
         "label_value", "source", "dtype", "predicted_label", "model_name", "model_version", "action", "state",
-        "topic", "subject", "detail", "key_id", "claimed_options", "warnings",
+        "topic", "subject", "detail", "key_id", "claimed_options", "warnings", "flag", "no_answer_reason",
         "annotation_source", "element_path", "geometric_types", "ingestion_source", "item_path", "keyword",
-        "manufacturer_normalized", "modalities_in_study", "node_path", "orientation_plane", "parent_item_path",
-        "parent_node_path", "private_creator", "sequence_path", "sop_class_name", "tag_hex", "vr",
+        "kind", "manufacturer_normalized", "modalities_in_study", "node_path", "orientation_plane", "parent_item_path",
+        "parent_node_path", "private_creator", "quality", "sequence_path", "sop_class_name", "tag_hex", "vr",
     }
 )  # fmt: skip
 """Derived columns of the research side that hold words of this software or of the standard.

@@ -255,7 +255,6 @@ def _write(
         proofs = [made.verified[key] for key in sorted(settled.written)]
         write_rows(
             research,
-            releaser.keys.project,
             batch_id,
             tables,
             proofs,
@@ -299,7 +298,6 @@ def _withdraw(research: Lake, releaser: Releaser, look: Look, *, also_superseded
         tables = entity_rows(releaser.batch_id, []).tables
         write_rows(
             research,
-            releaser.keys.project,
             releaser.batch_id,
             tables,
             [],

@@ -217,10 +217,16 @@ SELECT study_key, number_of_study_related_instances AS instances FROM deid.dicom
 
 _STATES = """
 SELECT state.study_instance_uid, is_forced, revision,
-    CASE WHEN number_of_study_related_instances > instances THEN 'OPEN' ELSE state END AS state
+    CASE WHEN number_of_study_related_instances - coalesce(made, 0) > instances THEN 'OPEN' ELSE state END AS state
 FROM silver.study_state AS state JOIN silver.dicom_study USING (study_key)
+LEFT JOIN (
+    SELECT study_key, count(*) AS made
+    FROM silver.dicom_instance JOIN silver.dicom_series USING (series_key)
+    WHERE object_key IN (SELECT object_key FROM silver.made_object) GROUP BY study_key
+) USING (study_key)
 """
-"""A study with an image that came after it was looked at is open, even before it is looked at again."""
+"""A study with an image that came after it was looked at is open, even before it is looked at again. What this software
+made of it is no such image."""
 
 _PUBLISHED = """
 CREATE OR REPLACE TEMP TABLE study_after AS

@@ -5,9 +5,10 @@ Batches may be loaded in any order, and again, with the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 import pyarrow as pa
 
@@ -19,8 +20,9 @@ from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.candidates import Candidates
 from imaging_pipeline.metadata.changes import recorded_changes
 from imaging_pipeline.metadata.merging import ENTITY_TABLES, note_touched, write_entities
+from imaging_pipeline.metadata.own_files import ModeOf, settle_instances, stored_files
 from imaging_pipeline.metadata.placing import StoredObject
-from imaging_pipeline.metadata.versions import VersionPolicy, choose_versions, note_versions
+from imaging_pipeline.metadata.versions import VersionPolicy, note_versions
 from imaging_pipeline.sources import ElementMode
 
 __all__ = ["CODE_VERSION", "ENTITY_TABLES", "EntityRows", "VersionPolicy", "entity_rows", "load_silver"]
@@ -68,10 +70,6 @@ def entity_rows(batch_id: str, stored_objects: Iterable[StoredObject]) -> Entity
     return EntityRows(tables, issues, tables["dicom_file_location"].num_rows, refused)
 
 
-ModeOf = Callable[[str], ElementMode]
-"""Which elements of a source's headers become rows, by its name."""
-
-
 def load_silver(
     lake: Lake,
     batch_id: str,
@@ -93,10 +91,10 @@ def load_silver(
     locations = rows.tables["dicom_file_location"]
     with lake.transaction():
         note_touched(lake, "silver", batch_id, locations["uid_key"])
+        lake.replace_batch("silver", "dicom_file_location", locations, batch_id)
+        settle_instances(lake, "silver", policy)
         with recorded_changes(lake, "silver", batch_id):
-            lake.replace_batch("silver", "dicom_file_location", locations, batch_id)
-            choose_versions(lake, policy)
-            write_entities(lake, "silver", batch_id, rows.tables, partial(_read_again, lake, mode_of))
+            write_entities(lake, "silver", batch_id, rows.tables, partial(read_again, lake, "silver", mode_of))
         issues = registry.table("ingest_issue").rows(rows.issues)
         lake.replace_batch("bronze", "ingest_issue", issues, batch_id, where=stage_filter([Stage.MAP]))
         note_versions(lake, policy)
@@ -125,9 +123,30 @@ def stored_headers(lake: Lake, batch_id: str, mode_of: ModeOf = lambda _: Elemen
     )
 
 
-def _read_again(lake: Lake, mode_of: ModeOf, object_keys: Sequence[str]) -> Mapping[str, pa.Table]:
-    """Candidate rows of objects of any batch, with the versions silver knows them by."""
-    stored_objects = _stored(
+def read_again(lake: Lake, schema: str, mode_of: ModeOf, object_keys: Sequence[str]) -> Mapping[str, pa.Table]:
+    """Candidate rows of objects of any batch, with the versions they are known by.
+
+    Args:
+        lake: the lake.
+        schema: ``silver``, whose headers are in bronze but for those of made objects, or ``deid``.
+        mode_of: which elements become rows of ``dicom_element``.
+        object_keys: the objects.
+
+    Raises:
+        TransientError: a file of this software is gone.
+    """
+    stored_objects: Iterable[StoredObject] = []
+    where = "object_key IN (SELECT unnest(?))"
+    if schema == "silver":
+        stored_objects = _stored_again(lake, mode_of, object_keys)
+        where += " AND object_key IN (SELECT object_key FROM silver.made_object)"
+    files = stored_files(lake, schema, where, [list(object_keys)], mode_of)
+    return entity_rows("", chain(stored_objects, files)).tables
+
+
+def _stored_again(lake: Lake, mode_of: ModeOf, object_keys: Sequence[str]) -> Iterator[StoredObject]:
+    """Headers of objects of sources, of any batch, with the versions silver knows them by."""
+    return _stored(
         lake,
         """SELECT object_key, header.storage_uri, source_name, sha256, length AS size, header.pixel_data_offset,
             header_json, has_pixel, header.transfer_syntax_uid, arrival_batch, location.row_version
@@ -141,7 +160,6 @@ def _read_again(lake: Lake, mode_of: ModeOf, object_keys: Sequence[str]) -> Mapp
         [list(object_keys)],
         mode_of,
     )
-    return entity_rows("", stored_objects).tables
 
 
 def _stored(lake: Lake, sql: str, parameters: list[object], mode_of: ModeOf) -> Iterator[StoredObject]:

@@ -42,6 +42,11 @@ def choose_versions(lake: Lake, policy: VersionPolicy) -> None:
     run(_UPDATE_LOCATIONS)
 
 
+def choose_only(lake: Lake, schema: str) -> None:
+    """Where each instance has one object, as on the research side: leaves ``temp.wanted`` of the touched ones."""
+    lake.connection.execute(_ONLY.format(schema=schema))
+
+
 def note_versions(lake: Lake, policy: VersionPolicy) -> None:
     """Issues of the objects in ``temp.versions``: copies, other bytes, other patients."""
     rows = lake.connection.execute(_NOTEWORTHY).fetchall()
@@ -103,6 +108,12 @@ _WANTED = """
 CREATE OR REPLACE TEMP TABLE wanted AS
 SELECT instance_key, object_key, row_version, arrival_batch, version_no, version_state
 FROM temp.versions WHERE is_chosen
+"""
+
+_ONLY = """
+CREATE OR REPLACE TEMP TABLE wanted AS
+SELECT instance_key, object_key, row_version, arrival_batch, 1 AS version_no, 'CURRENT' AS version_state
+FROM {schema}.dicom_file_location WHERE uid_key IN (SELECT uid_key FROM temp.touched_uids)
 """
 
 _UPDATE_LOCATIONS = """
