@@ -6,8 +6,10 @@ import dagster as dg
 
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.workspace import Workspace
-from imaging_pipeline.deid.rows import released_objects
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.own_files import stored_files
+from imaging_pipeline.metadata.placing import StoredObject
 from imaging_pipeline.metadata.promotion import Filled, fill_columns, site_columns
 from imaging_pipeline.metadata.silver import stored_headers
 from imaging_pipeline.settings import SITE_COLUMNS
@@ -29,11 +31,17 @@ def fill_site_columns(workspace: Workspace) -> Iterator[tuple[str, str, list[Fil
         for (batch,) in lake.rows("SELECT DISTINCT arrival_batch FROM bronze.dicom_header ORDER BY 1"):
             batch_id = str(batch)
             yield "silver", batch_id, fill_columns(lake, "silver", batch_id, stored_headers(lake, batch_id))
+        for (batch,) in lake.rows("SELECT DISTINCT arrival_batch FROM silver.made_object ORDER BY 1"):
+            batch_id = str(batch)
+            yield "silver", batch_id, fill_columns(lake, "silver", batch_id, _files(lake, "silver", batch_id))
     with workspace.research() as lake:
         for (batch,) in lake.rows("SELECT DISTINCT arrival_batch FROM deid.dicom_file_location ORDER BY 1"):
             batch_id = str(batch)
-            stored = released_objects(lake, workspace.settings.project, "arrival_batch = ?", [batch_id])
-            yield "deid", batch_id, fill_columns(lake, "deid", batch_id, stored)
+            yield "deid", batch_id, fill_columns(lake, "deid", batch_id, _files(lake, "deid", batch_id))
+
+
+def _files(lake: Lake, schema: str, batch_id: str) -> Iterator[StoredObject]:
+    return stored_files(lake, schema, "arrival_batch = ?", [batch_id])
 
 
 @dg.op

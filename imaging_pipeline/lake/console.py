@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -31,7 +31,11 @@ class QueryRefused(ImagingError):
 
 
 def run_query(
-    sql: str, locations: Sequence[LakeLocation], *, crosswalk: Iterable[tuple[str, str]] | None = None
+    sql: str,
+    locations: Sequence[LakeLocation],
+    *,
+    crosswalk: Iterable[tuple[str, str]] | None = None,
+    add_functions: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
 ) -> pa.Table:
     """The result of one SELECT.
 
@@ -39,6 +43,7 @@ def run_query(
         sql: one statement; names without a catalog are of the first lake.
         locations: the lakes to attach, each under its own name.
         crosswalk: pairs of research and original UID, seen as ``vault.uid_map``; for the key holder only.
+        add_functions: adds functions of this package to the connection; what they read is theirs to confine.
 
     Raises:
         QueryRefused: it is not one reading statement, or it fails.
@@ -49,6 +54,8 @@ def run_query(
             attach(connection, location, read_only=True)
         if crosswalk is not None:
             _attach_crosswalk(connection, crosswalk)
+        if add_functions is not None:
+            add_functions(connection)
         _confine(connection, locations)
         connection.execute(f"USE {locations[0].name}")
         _require_reading(connection, sql)

@@ -70,6 +70,7 @@ class PromotionRules:
         subgroup_tolerance: how much AUROC or sensitivity may fall in a subgroup.
         subgroup_patients: subgroups of fewer patients are shown and not judged.
         shortcut_auroc: from here on, what does not look at the lungs tells the classes apart too well.
+        most_unanswered: part of the test images that may get no answer.
         waived: alarms that do not block, each with the reason a person gave.
     """
 
@@ -78,6 +79,7 @@ class PromotionRules:
     subgroup_tolerance: float = 0.05
     subgroup_patients: int = 20
     shortcut_auroc: float = 0.65
+    most_unanswered: float = 0.05
     waived: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -233,6 +235,7 @@ _PROMOTION_LIMITS: Mapping[str, tuple[float, float]] = {
     "subgroup_tolerance": (0.0, 1.0),
     "subgroup_patients": (2, 1_000_000),
     "shortcut_auroc": (0.5, 1.0),
+    "most_unanswered": (0.0, 1.0),
 }
 _WHOLE = {"image_size", "epochs", "batch_size", "seed", "patience", "processes", "cache_bytes", "subgroup_patients"}
 

@@ -7,28 +7,35 @@ the top; import it lazily.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.utils.data import Subset
 
-from imaging_pipeline.pneumonia.evaluation import Evaluation, evaluate
+from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.pneumonia.evaluation import Evaluation, auroc, evaluate
 from imaging_pipeline.pneumonia.facts import ImageFacts
 from imaging_pipeline.pneumonia.gradcam import heat_maps, mass_inside
 from imaging_pipeline.pneumonia.memory import ImageMemory
 from imaging_pipeline.pneumonia.model_card import EXTERNAL, Part, model_card, parts_of
+from imaging_pipeline.pneumonia.network import score_and_embed, with_plausibility
 from imaging_pipeline.pneumonia.operating_point import calibrated
+from imaging_pipeline.pneumonia.plausibility import fit_plausibility
 from imaging_pipeline.pneumonia.plots import EXAMPLES, example_sheet, report_figures, worst_errors
+from imaging_pipeline.pneumonia.prediction import Prediction, answer, joined
 from imaging_pipeline.pneumonia.shortcuts import Side, lung_alarm, pixel_statistics, shortcut_alarms
 from imaging_pipeline.pneumonia.training import score_all
 from imaging_pipeline.tensors.splits import Split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from imaging_pipeline.pneumonia.alarms import Alarm
     from imaging_pipeline.pneumonia.learning import Material
+    from imaging_pipeline.pneumonia.memory import LabelledImages
     from imaging_pipeline.pneumonia.network import PneumoniaNetwork
     from imaging_pipeline.pneumonia.training import TrainedNetwork
     from imaging_pipeline.tensors.versions import DatasetVersion, Member
@@ -54,34 +61,86 @@ class Examination:
     card: Mapping[str, object]
 
 
+def knowing_films(trained: TrainedNetwork, train_set: LabelledImages, validation_set: LabelledImages) -> TrainedNetwork:
+    """The network with what tells it what is no film like those of the training; as it is where there are too few."""
+    network, config = trained.network(), trained.config
+    learnt: Any = Subset(train_set, range(min(len(train_set), MOST_TRAINING_IMAGES)))  # type: ignore[arg-type]
+    sides = (ImageMemory(each, config) for each in (learnt, validation_set))
+    made = fit_plausibility(*(_embedded(network, side) for side in sides))
+    return replace(trained, state_dict=with_plausibility(trained.state_dict, made)) if made else trained
+
+
+def _embedded(network: PneumoniaNetwork, images: ImageMemory) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in images.batches():
+        yield batch, torch.from_numpy(score_and_embed(network, batch)[1])
+
+
+def answers_of(network: PneumoniaNetwork, images: ImageMemory, *, with_uncertainty: bool = True) -> Prediction:
+    """What a network says of all images, in their order."""
+    return joined([answer(network, batch, with_uncertainty=with_uncertainty) for batch in images.batches()])
+
+
 def examine(material: Material, trained: TrainedNetwork) -> Examination:
-    """Evaluate a network on the test side, its subgroups and the external sets, and look for shortcuts."""
+    """Evaluate a network on the test side, its subgroups and the external sets, and look for shortcuts.
+
+    Figures are over the images that are answered; how many are not is said beside them.
+
+    Raises:
+        ConfigurationError: no image of the test side is answered.
+    """
     network, seed, dataset = trained.network(), trained.config.seed, material.dataset
-    members = dataset.side(Split.TEST)
-    images = ImageMemory(material.images(members), trained.config)
-    test = _side(members, images, network, material.facts)
+    every, every_image = (
+        dataset.side(Split.TEST),
+        ImageMemory(material.images(dataset.side(Split.TEST)), trained.config),
+    )
+    said = answers_of(network, every_image)
+    answered = np.flatnonzero(np.isfinite(said.probabilities))
+    if not len(answered):
+        raise ConfigurationError(
+            "the model answers none of the test images, so unlike those of training they are: look at the split"
+        )
+    members, images = [every[position] for position in answered], every_image.only(answered.tolist())
+    test = _side(members, images, said.probabilities[answered], said.embeddings[answered], material.facts)
     learnt = dataset.side(Split.TRAIN)[:MOST_TRAINING_IMAGES]
-    train = _side(learnt, ImageMemory(material.images(learnt), trained.config), network, material.facts)
+    learnt_images = ImageMemory(material.images(learnt), trained.config)
+    train = _side(learnt, learnt_images, *score_all(network, learnt_images), material.facts)
     alarms = [
         *shortcut_alarms(train, test, trained.config.promotion, seed),
         _lung_alarm(members, images, network, test.scores >= trained.threshold, material, seed),
     ]
     groups = {key: facts.groups for key, facts in material.facts.items()}
-    parts = parts_of(members, test.scores, trained.threshold, groups, seed)
+    parts = parts_of(every, said.probabilities, trained.threshold, groups, seed)
     evaluation = parts[0].evaluation
     for other in material.external:
         parts += _external(other, material, trained, network, groups)
+    answers = _answers(said, np.array([member.label > 0 for member in every]), trained.threshold)
     return Examination(
         evaluation,
         _figures(trained, network, images, test, parts),
-        model_card(dataset, material.recipe, trained, parts, alarms, _calibration(trained, test)),
+        model_card(dataset, material.recipe, trained, parts, alarms, _calibration(trained, test), answers),
     )
 
 
+def _answers(said: Prediction, labels: NDArray[np.bool_], threshold: float) -> dict[str, float]:
+    """How many test images get no answer, and whether the uncertainty of wrong answers is greater."""
+    answered = np.isfinite(said.probabilities)
+    figures = {"refused": float(1 - answered.mean()), "images_refused": float(np.count_nonzero(~answered))}
+    uncertainty = said.uncertainties[answered]
+    is_wrong = (said.probabilities[answered] >= threshold) != labels[answered]
+    for name, chosen in (("right", ~is_wrong), ("wrong", is_wrong)):
+        if chosen.any():
+            figures[f"uncertainty_{name}"] = float(uncertainty[chosen].mean())
+    area = auroc(uncertainty, is_wrong)
+    return figures if area is None else figures | {"uncertainty_auroc_of_errors": area}
+
+
 def _side(
-    members: Sequence[Member], images: ImageMemory, network: PneumoniaNetwork, facts: Mapping[str, ImageFacts]
+    members: Sequence[Member],
+    images: ImageMemory,
+    scores: NDArray[np.float64],
+    embeddings: NDArray[np.float32],
+    facts: Mapping[str, ImageFacts],
 ) -> Side:
-    scores, embeddings = score_all(network, images)
     return Side(
         labels=np.array([member.label > 0 for member in members]),
         patients=[member.patient for member in members],
@@ -112,7 +171,8 @@ def _external(
     ]
     if not members:
         return []
-    scores, _ = score_all(network, ImageMemory(material.images(members), trained.config))
+    images = ImageMemory(material.images(members), trained.config)
+    scores = answers_of(network, images, with_uncertainty=False).probabilities
     name = (other.dataset_id, other.version)
     return parts_of(members, scores, trained.threshold, groups, trained.config.seed, split=EXTERNAL, dataset=name)
 

@@ -33,7 +33,7 @@ COMPARED = ("auroc", "sensitivity")
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A model on the test images: its scores (N,) and its threshold."""
+    """A model on the test images: its scores (N,), NaN where it gives no answer, and its threshold."""
 
     scores: Floats
     threshold: float
@@ -98,9 +98,16 @@ class Decision:
         return asdict(self)
 
 
-def decide_first(alarms: Sequence[Alarm], rules: PromotionRules) -> Decision:
-    """The decision where there is no champion: only alarms speak against the model."""
-    refusals = _refusals_for_alarms(alarms, rules)
+def decide_first(alarms: Sequence[Alarm], rules: PromotionRules, unanswered: int = 0, images: int = 0) -> Decision:
+    """The decision where there is no champion: only alarms, and too many films without an answer, speak against it.
+
+    Args:
+        alarms: what was found of shortcuts.
+        rules: when a model is promoted.
+        unanswered: test images without an answer.
+        images: test images.
+    """
+    refusals = (*_refusals_for_alarms(alarms, rules), *_refusals_for_silence(unanswered, images, rules))
     return Decision(not refusals, refusals or ("there was no champion", *_waivers(alarms, rules)))
 
 
@@ -115,11 +122,14 @@ def decide(
     """The decision between two models on the same test images.
 
     The challenger needs an AUROC that is greater by the margin, and greater in enough of the paired resamples; no
-    subgroup of enough patients may lose more AUROC or sensitivity than is tolerated; and no alarm may be raised that
-    was not waived.
+    subgroup of enough patients may lose more AUROC or sensitivity than is tolerated; no alarm may be raised that was
+    not waived; and it may not keep silent about more of the images than is tolerated. Both are compared on the images
+    that both answer: a model that refuses what is difficult gains nothing by it.
     """
     comparisons = compare(champion, challenger, images, seed)
-    refusals = [*_refusals_for_alarms(alarms, rules)]
+    unanswered, of_champion = (int(np.isnan(each.scores).sum()) for each in (challenger, champion))
+    count = len(images.labels)
+    refusals = [*_refusals_for_alarms(alarms, rules), *_refusals_for_silence(unanswered, count, rules)]
     whole = next((each for each in comparisons if (each.subgroup, each.figure) == (ALL_IMAGES, "auroc")), None)
     if whole is None:
         refusals.append("the AUROC of the test images is not defined: one class only")
@@ -140,16 +150,18 @@ def decide(
         return Decision(is_promoted=False, reasons=tuple(refusals), comparisons=comparisons)
     assert whole is not None
     better = f"its AUROC is greater by {whole.difference:.4f}, and in {whole.better_in:.0%} of the resamples"
-    return Decision(is_promoted=True, reasons=(better, *_waivers(alarms, rules)), comparisons=comparisons)
+    silent = f"of {count} test images {unanswered} get no answer, {of_champion} by the champion"
+    return Decision(is_promoted=True, reasons=(better, silent, *_waivers(alarms, rules)), comparisons=comparisons)
 
 
 def compare(champion: Contender, challenger: Contender, images: JudgedImages, seed: int = 0) -> tuple[Comparison, ...]:
-    """Both models over all images and over each subgroup; figures that are not defined for both are left out."""
+    """Both models over all images that both answer and over each subgroup; what is not defined for both is left out."""
+    answered = np.flatnonzero(np.isfinite(champion.scores) & np.isfinite(challenger.scores)).tolist()
     positions: defaultdict[str, list[int]] = defaultdict(list)
-    for position, groups in enumerate(images.groups):
-        for name, value in groups.items():
+    for position in answered:
+        for name, value in images.groups[position].items():
             positions[f"{name} {value}"].append(position)
-    parts = {ALL_IMAGES: list(range(len(images.labels))), **dict(sorted(positions.items()))}
+    parts = {ALL_IMAGES: answered, **dict(sorted(positions.items()))}
     return tuple(
         comparison
         for subgroup, part in parts.items()
@@ -187,6 +199,15 @@ def _refusals_for_alarms(alarms: Sequence[Alarm], rules: PromotionRules) -> tupl
         "and with a reason in promotion.waived"
         for alarm in alarms
         if alarm.verdict is Verdict.RAISED and alarm.name not in rules.waived
+    )
+
+
+def _refusals_for_silence(unanswered: int, images: int, rules: PromotionRules) -> tuple[str, ...]:
+    if unanswered <= max(1, rules.most_unanswered * images):  # one image of a small test side tells nothing
+        return ()
+    return (
+        f"{unanswered} of {images} test images get no answer, tolerated are {rules.most_unanswered:.0%}: the "
+        "validation side is unlike the test side",
     )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from imaging_pipeline.tensors.dataset import ImageDataset
     from imaging_pipeline.tensors.recipe import Recipe
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 """Raise it when the same dataset and configuration would give another model, or another record of it."""
 
 TRAINING_TAG = "training_digest"
@@ -164,17 +164,19 @@ def _train(
     progress: Callable[[EpochReport], None] | None,
 ) -> RegisteredModel:
     from imaging_pipeline.pneumonia.checkpoint import Checkpoint  # noqa: PLC0415 - these load torch
-    from imaging_pipeline.pneumonia.examination import examine  # noqa: PLC0415
+    from imaging_pipeline.pneumonia.examination import examine, knowing_films  # noqa: PLC0415
     from imaging_pipeline.pneumonia.training import train  # noqa: PLC0415
 
     dataset, digest = material.dataset, tags[TRAINING_TAG]
     checkpoint = Checkpoint(checkpoints / f"{digest}.pt", digest) if checkpoints else None
-    train_set, val_set = (material.images(dataset.side(side)) for side in (Split.TRAIN, Split.VAL))
-    trained = train(train_set, val_set, config, checkpoint=checkpoint, progress=progress)
-    found = examine(material, trained)
     if weights := _digest_of(config.weights_path):
         tags = dict(tags) | {WEIGHTS_TAG: weights}
-    model = tracker.log_training_run(trained, found.evaluation, found.figures, _info(dataset), tags, found.card)
+    with tracker.training_run(_info(dataset), tags, TRAINING_TAG) as run_id:
+        train_set, val_set = (material.images(dataset.side(side)) for side in (Split.TRAIN, Split.VAL))
+        trained = train(train_set, val_set, config, checkpoint=checkpoint, progress=progress)
+        trained = knowing_films(trained, train_set, val_set)
+        found = examine(material, trained)
+        model = tracker.record(run_id, trained, found.evaluation, found.figures, _info(dataset), tags, found.card)
     if checkpoint:
         checkpoint.remove()
     return model
@@ -186,7 +188,8 @@ def _decide(
     """What the gate says of a registered model, against the champion on the same test images."""
     rules, champion = config.promotion, tracker.champion()
     if champion is None:
-        return decide_first(alarms, rules)
+        unanswered = int(tracker.metrics(model).get("test_images_refused", 0))
+        return decide_first(alarms, rules, unanswered, len(material.dataset.side(Split.TEST)))
     members = material.dataset.side(Split.TEST)
     images = JudgedImages(
         labels=np.array([member.label > 0 for member in members]),
@@ -198,14 +201,14 @@ def _decide(
 
 
 def _contender(material: Material, tracker: ModelTracker, model: RegisteredModel) -> Contender:
-    from imaging_pipeline.pneumonia.memory import ImageMemory  # noqa: PLC0415 - these load torch
+    from imaging_pipeline.pneumonia.examination import answers_of  # noqa: PLC0415 - these load torch
+    from imaging_pipeline.pneumonia.memory import ImageMemory  # noqa: PLC0415
     from imaging_pipeline.pneumonia.network import pick_device, restore_network  # noqa: PLC0415
-    from imaging_pipeline.pneumonia.training import score_all  # noqa: PLC0415
 
     stored = tracker.load(model)
     network = restore_network(stored.config, stored.state_dict).to(pick_device(stored.config.device))
-    scores, _ = score_all(network, ImageMemory(material.images(material.dataset.side(Split.TEST)), stored.config))
-    return Contender(scores, stored.threshold)
+    images = ImageMemory(material.images(material.dataset.side(Split.TEST)), stored.config)
+    return Contender(answers_of(network, images, with_uncertainty=False).probabilities, stored.threshold)
 
 
 def _facts(material: Material, member: Member) -> ImageFacts:

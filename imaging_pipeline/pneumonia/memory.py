@@ -6,16 +6,18 @@ import it lazily.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.network import SCORING_BATCH, resize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from imaging_pipeline.pneumonia.config import TrainingConfig
 
@@ -60,6 +62,14 @@ class ImageMemory:
     def take(self, indices: Tensor) -> Tensor:
         """Images (len(indices), 1, S, S), float32 on 0-1."""
         return self._read(indices)[0] if self._kept is None else self._kept[indices]
+
+    def only(self, positions: Sequence[int]) -> ImageMemory:
+        """Some of the images, in this order; nothing is read again."""
+        some = copy.copy(self)
+        some._source = Subset(self._source, positions)  # type: ignore[arg-type]  # noqa: SLF001 - one of its own class
+        some._kept = None if self._kept is None else self._kept[list(positions)]  # noqa: SLF001
+        some.labels = self.labels[list(positions)]
+        return some
 
     def batches(self) -> Iterator[Tensor]:
         """All images in their order, some at a time."""

@@ -43,13 +43,15 @@ class Part:
     Attributes:
         split: ``test``, or ``external``.
         subgroup: name and value of a group; empty for all images.
-        evaluation: over them.
+        evaluation: over those that are answered.
+        unanswered: images without an answer.
         dataset: id and version where it is another dataset than that of the training.
     """
 
     split: str
     subgroup: Mapping[str, str]
     evaluation: Evaluation
+    unanswered: int = 0
     dataset: tuple[str, str] | None = None
 
     @property
@@ -65,7 +67,7 @@ class Part:
             seen = f"{self.evaluation.n} images of {self.evaluation.patients} patients that the model has not seen"
             named = ("dataset_name", "dataset_version", "dataset_description")
             dataset = dict(zip(named, (*self.dataset, seen), strict=True))
-        for entry in _entries(self.evaluation, self.subgroup):
+        for entry in _entries(self.evaluation, self.subgroup, self.unanswered):
             yield {"split": self.split, **entry, **dataset}
 
 
@@ -76,6 +78,7 @@ def model_card(
     parts: Sequence[Part],
     alarms: Sequence[Alarm],
     calibration: Mapping[str, float],
+    answers: Mapping[str, float],
 ) -> dict[str, object]:
     """The card of a trained network, as JSON values.
 
@@ -86,6 +89,7 @@ def model_card(
         parts: the test images, their subgroups, and external sets.
         alarms: what was found of shortcuts.
         calibration: figures before and after the temperature.
+        answers: how many test images get none, and how uncertain right and wrong ones are.
     """
     from imaging_pipeline.pneumonia.network import restore_network  # noqa: PLC0415 - imports torch
 
@@ -106,6 +110,7 @@ def model_card(
         "postprocessing_notes": f"positive at a probability of {trained.threshold:.6g}; {trained.threshold_note}",
         "training_seconds": sum(report.seconds for report in trained.history),
         "calibration": dict(calibration),
+        "answers": dict(answers),
         "alarms": [alarm.to_dict() for alarm in alarms],
         "evaluations": [entry for part in parts for entry in part.entries()],
     }
@@ -121,11 +126,11 @@ def parts_of(
     split: str = Split.TEST,
     dataset: tuple[str, str] | None = None,
 ) -> list[Part]:
-    """The evaluation over all members, then over each subgroup.
+    """The evaluation over all members that are answered, then over each subgroup.
 
     Args:
         members: the images.
-        scores: probabilities (N,) of the members.
+        scores: probabilities (N,) of the members, NaN where there is no answer.
         threshold: scores at or above it are called positive.
         groups: what is known of each instance; an image may be in several subgroups, or in none.
         seed: of the resampling.
@@ -135,10 +140,12 @@ def parts_of(
     parts = []
     everything: dict[tuple[str, ...], list[int]] = {(): list(range(len(members)))}
     for pair, positions in (everything | dict(sorted(_positions(members, groups).items()))).items():
-        chosen = [members[position] for position in positions]
+        answered = [position for position in positions if np.isfinite(scores[position])]
+        chosen = [members[position] for position in answered]
         labels, patients = [member.label for member in chosen], [member.patient for member in chosen]
-        evaluation = evaluate(scores[positions], labels, patients, threshold, seed=seed)
-        parts.append(Part(str(split), dict(zip(pair[::2], pair[1::2], strict=True)), evaluation, dataset))
+        evaluation = evaluate(scores[answered], labels, patients, threshold, seed=seed)
+        subgroup, unanswered = dict(zip(pair[::2], pair[1::2], strict=True)), len(positions) - len(answered)
+        parts.append(Part(str(split), subgroup, evaluation, unanswered, dataset))
     return parts
 
 
@@ -151,8 +158,9 @@ def _positions(members: Sequence[Member], groups: Groups) -> dict[tuple[str, ...
     return found
 
 
-def _entries(evaluation: Evaluation, subgroup: Mapping[str, str]) -> Iterator[dict[str, object]]:
+def _entries(evaluation: Evaluation, subgroup: Mapping[str, str], unanswered: int) -> Iterator[dict[str, object]]:
     counts = {"images": evaluation.n, "patients": evaluation.patients, "threshold": evaluation.threshold}
+    counts |= {"unanswered": unanswered}
     for metric in METRICS:
         interval = getattr(evaluation, f"{metric}_ci", None)
         undefined = {

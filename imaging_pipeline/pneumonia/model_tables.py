@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import key_of
+from imaging_pipeline.pneumonia.recording import SNAPSHOT_TAG
 from imaging_pipeline.pneumonia.tracking import CHALLENGER, CHAMPION, ModelTracker, RegisteredModel, RegisteredVersion
 
 PRODUCTION, CANDIDATE, RETIRED = "production", "candidate", "retired"
@@ -86,7 +87,13 @@ def _model_row(version: RegisteredVersion, champion: int | None) -> dict[str, ob
         "mlflow_model_uri": version.model.uri,
         "stage": _stage(version, champion),
         "weights_sha256": version.weights_sha256,
+        "dagster_run_id": version.tags.get("dagster/run_id"),
+        "snapshot_id": _number(version.tags.get(SNAPSHOT_TAG)),
     }
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
 
 
 def _stage(version: RegisteredVersion, champion: int | None) -> str:

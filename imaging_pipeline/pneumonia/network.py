@@ -20,6 +20,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.config import Device, TrainingConfig
+from imaging_pipeline.pneumonia.plausibility import Plausibility
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,8 @@ _TRANSFORMER = "vit_"
 
 _POSITIONS = "encoder.pos_embedding"
 
+_PLAUSIBILITY = "plausibility."
+
 
 class PneumoniaNetwork(nn.Module):
     """Images (N, 1, H, W), float32 on 0-1, any H and W, to logits (N,), float32.
@@ -53,9 +56,11 @@ class PneumoniaNetwork(nn.Module):
         channels: 1, or 3: the grey image is repeated.
         last_layer: name of the backbone's last layer, which is linear; what goes into it is the embedding.
         temperature: by which logits are divided; 1 until it is fitted (Guo et al. 2017).
+        plausibility: tells what is no film like those it was trained on; None until it is fitted.
     """
 
     temperature: Tensor
+    plausibility: Plausibility | None
 
     def __init__(self, backbone: nn.Module, image_size: int, channels: int, last_layer: str) -> None:
         super().__init__()
@@ -64,12 +69,16 @@ class PneumoniaNetwork(nn.Module):
         self.channels = channels
         self.last_layer = last_layer
         self.register_buffer("temperature", torch.ones(()))
+        self.register_module("plausibility", None)
 
     def forward(self, images: Tensor) -> Tensor:
         """One logit per image; above 0 means pneumonia is more likely than not."""
-        scaled = (resize(images, self.image_size) - GREY_MEAN) / GREY_DEVIATION
-        logits: Tensor = self.backbone(scaled.expand(-1, self.channels, -1, -1))
+        logits: Tensor = self.backbone(self.scaled(resize(images, self.image_size)))
         return logits.squeeze(1) / self.temperature
+
+    def scaled(self, resized: Tensor) -> Tensor:
+        """What the backbone is given (N, channels, S, S) for images (N, 1, S, S) of its size."""
+        return ((resized - GREY_MEAN) / GREY_DEVIATION).expand(-1, self.channels, -1, -1)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N,) and embeddings (N, width), float32, of one forward pass."""
@@ -92,15 +101,35 @@ class PneumoniaNetwork(nn.Module):
 
 
 class ProbabilityNetwork(nn.Module):
-    """Images (N, 1, H, W), float32 on 0-1, to probabilities (N,): what is exported for serving."""
+    """Images (N, 1, H, W), float32 on 0-1, to probabilities (N,), NaN where there is no answer: what is exported."""
 
     def __init__(self, network: PneumoniaNetwork) -> None:
         super().__init__()
         self.network = network
+        last = network.backbone.get_submodule(network.last_layer)
+        network.backbone.set_submodule(network.last_layer, _WithInput(last))
 
     def forward(self, images: Tensor) -> Tensor:
         """One probability per image."""
-        return torch.sigmoid(self.network(images))
+        network = self.network
+        resized = resize(images, network.image_size)
+        outputs = network.backbone(network.scaled(resized))  # no hook: an exported graph has none
+        probabilities = torch.sigmoid(outputs[:, 0] / network.temperature)
+        if network.plausibility is None:
+            return probabilities
+        unlike = network.plausibility(resized, outputs[:, 1:])
+        return torch.where(unlike > 1, torch.nan, probabilities)
+
+
+class _WithInput(nn.Module):
+    """A layer whose input stands behind its output."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.cat([self.layer(values), values], dim=1)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -128,6 +157,17 @@ def score_and_embed(network: PneumoniaNetwork, images: Tensor) -> tuple[NDArray[
             scores.append(logits.double().sigmoid().cpu().numpy())
             embeddings.append(vectors.cpu().numpy())
     return np.concatenate(scores), np.concatenate(embeddings)
+
+
+def implausibility(network: PneumoniaNetwork, images: Tensor, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How unlike the training films images (N, 1, S, S) are, float64 (N,); NaN where the network cannot tell."""
+    if network.plausibility is None or not len(images):
+        return np.full(len(images), np.nan)
+    device = network.temperature.device
+    with torch.inference_mode():
+        ratios = network.plausibility(images.to(device), torch.from_numpy(embeddings).to(device))
+    found: NDArray[np.float64] = ratios.double().cpu().numpy()
+    return found
 
 
 def pick_device(device: Device) -> torch.device:
@@ -170,8 +210,18 @@ def build_network(config: TrainingConfig) -> PneumoniaNetwork:
 def restore_network(config: TrainingConfig, state_dict: Mapping[str, Tensor]) -> PneumoniaNetwork:
     """A trained network in evaluation mode, on the CPU."""
     network = build_network(dataclasses.replace(config, weights_path=None))
+    fitted = {
+        name.removeprefix(_PLAUSIBILITY): each for name, each in state_dict.items() if name.startswith(_PLAUSIBILITY)
+    }
+    if fitted:
+        network.plausibility = Plausibility.restored(fitted)
     network.load_state_dict(state_dict)
     return network.eval()
+
+
+def with_plausibility(state_dict: Mapping[str, Tensor], plausibility: Plausibility) -> dict[str, Tensor]:
+    """The state of a network that knows what films look like, too."""
+    return dict(state_dict) | {_PLAUSIBILITY + name: each for name, each in plausibility.state_dict().items()}
 
 
 def _backbone(config: TrainingConfig) -> nn.Module:

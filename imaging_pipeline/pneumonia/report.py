@@ -25,6 +25,7 @@ def report_of(card: Mapping[str, Any], decision: Decision) -> str:
             *_section("Promotion", _promotion(decision)),
             *_section("Shortcut alarms", _alarms(card["alarms"])),
             *_section("Evaluation", _evaluations(card["evaluations"])),
+            *_section("Answers", _answers(card.get("answers", {}))),
             *_section("Calibration", _calibration(card["calibration"])),
             *_section("Use", _use(card)),
         ]
@@ -121,6 +122,16 @@ def _evaluations(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "Intervals are of 95 %, from resampling whole patients."
     if hidden:
         yield f"{hidden} subgroups of fewer than {SMALLEST_CELL} patients are not shown."
+
+
+def _answers(figures: Mapping[str, float]) -> Iterator[str]:
+    yield f"No answer: {figures.get('images_refused', 0):.0f} test images ({figures.get('refused', 0):.1%}), which are"
+    yield "unlike the films of the training. The figures above are over the others."
+    if {"uncertainty_right", "uncertainty_wrong"} <= figures.keys():
+        yield ""
+        yield f"The uncertainty of right answers is {figures['uncertainty_right']:.3f} on average, of wrong ones"
+        yield f"{figures['uncertainty_wrong']:.3f}; as a sign of errors its AUROC is"
+        yield f"{figures['uncertainty_auroc_of_errors']:.3f}."
 
 
 def _calibration(figures: Mapping[str, float]) -> Iterator[str]:

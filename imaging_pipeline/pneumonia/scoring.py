@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.pneumonia.label_import import TASK
 from imaging_pipeline.pneumonia.model_tables import is_recorded_as_champion, model_key, record_models
+from imaging_pipeline.pneumonia.prediction import UNLIKE_TRAINING, Flag, Prediction, Predictor, load_champion
 from imaging_pipeline.pneumonia.tracking import ModelTracker, RegisteredModel
 from imaging_pipeline.tensors.shards import ShardReader
 from imaging_pipeline.tensors.storage import open_shard
@@ -26,7 +28,7 @@ IMAGES_PER_CALL = 64
 REPRESENTATION_VERSION = "1"
 """Raise it when the same network would give other vectors: now the input of its last layer, as it is."""
 
-POSITIVE, NEGATIVE = "pneumonia", "no pneumonia"
+LABELS = {Flag.POSITIVE: "pneumonia", Flag.NEGATIVE: "no pneumonia"}
 
 TABLES = ("model_prediction", "image_embedding")
 
@@ -41,6 +43,7 @@ class ScoreCounts:
     Attributes:
         images: tensors scored and embedded.
         flagged: at or above the operating point.
+        unanswered: without an answer: they are unlike the films of the training.
         model: name and version.
         threshold: the operating point, a probability.
         width: length of an embedding.
@@ -48,6 +51,7 @@ class ScoreCounts:
 
     images: int
     flagged: int
+    unanswered: int
     model: str
     threshold: float
     width: int
@@ -67,17 +71,15 @@ def score_batch(
     Args:
         lake: the research lake.
         batch_id: the batch.
-        recipe_digest: of the model's tensors.
+        recipe_digest: of the tensors, and of those the champion was trained on.
         tracker: the model store.
         open_shard: opens a shard by its URI.
         progress: is told how many images were scored, and of how many.
 
     Raises:
-        ConfigurationError: there is no champion yet.
+        ConfigurationError: there is no champion yet, or it was trained on tensors of another recipe.
         TransientError: the lake or the model store is busy.
     """
-    from imaging_pipeline.pneumonia.prediction import load_champion  # noqa: PLC0415 - imports torch
-
     predictor = load_champion(tracker)
     if predictor is None:
         raise ConfigurationError(
@@ -85,6 +87,8 @@ def score_batch(
             "says why"
         )
     champion, threshold = predictor.model, predictor.threshold
+    assert champion is not None
+    _refuse_other_recipe(predictor, recipe_digest)
     if not is_recorded_as_champion(lake, champion):
         record_models(lake, tracker)
     predictions: list[dict[str, object]] = []
@@ -93,17 +97,39 @@ def score_batch(
     selected = _targets(lake, batch_id, recipe_digest)
     for targets, images in _image_batches(selected, open_shard):
         said = predictor.predict(images)
-        for target, score, vector in zip(targets, said.probabilities, said.embeddings, strict=True):
-            predictions.append(common | _prediction_row(champion, target, float(score), threshold))
-            embeddings.append(common | _embedding_row(champion, target, vector))
+        flags = said.flags(threshold)
+        for position, target in enumerate(targets):
+            answer = {"threshold": threshold} | _answer(said, position, flags[position])
+            predictions.append(common | _prediction_row(champion, target) | answer)
+            embeddings.append(common | _embedding_row(champion, target, said.embeddings[position]))
         if progress:
             progress(len(targets), len(selected))
     _write(lake, batch_id, champion, predictions, embeddings)
-    flagged = sum(row["predicted_label"] == POSITIVE for row in predictions)
-    return ScoreCounts(len(predictions), flagged, f"{champion.name} {champion.version}", threshold, predictor.width)
+    counts = Counter(row["flag"] for row in predictions)
+    return ScoreCounts(
+        images=len(predictions),
+        flagged=counts[Flag.POSITIVE],
+        unanswered=counts[Flag.NO_ANSWER],
+        model=f"{champion.name} {champion.version}",
+        threshold=threshold,
+        width=predictor.width,
+    )
 
 
-def _prediction_row(model: RegisteredModel, target: _Target, score: float, threshold: float) -> dict[str, object]:
+def _refuse_other_recipe(predictor: Predictor, recipe_digest: str) -> None:
+    """Refuse to score images that were made in another way than those of the training.
+
+    Raises:
+        ConfigurationError: the model's recipe is another one.
+    """
+    if predictor.recipe is not None and predictor.recipe.digest != recipe_digest:
+        raise ConfigurationError(
+            f"the model was trained on images of another recipe ({predictor.recipe.name}): set IMAGING_PIPELINE_RECIPE "
+            "back, or train anew"
+        )
+
+
+def _prediction_row(model: RegisteredModel, target: _Target) -> dict[str, object]:
     _, tensor_key, instance_key, _ = target
     return {
         "prediction_key": key_of(model.name, model.version, tensor_key),
@@ -112,10 +138,22 @@ def _prediction_row(model: RegisteredModel, target: _Target, score: float, thres
         "instance_key": instance_key,
         "tensor_key": tensor_key,
         "task": TASK,
-        "probability": score,
-        "predicted_label": POSITIVE if score >= threshold else NEGATIVE,
-        "threshold": threshold,
     }
+
+
+def _answer(said: Prediction, position: int, flag: Flag) -> dict[str, object]:
+    return {
+        "probability": _known(said.probabilities[position]),
+        "predicted_label": LABELS.get(flag),
+        "flag": str(flag),
+        "uncertainty": _known(said.uncertainties[position]),
+        "implausibility": _known(said.implausibilities[position]),
+        "no_answer_reason": UNLIKE_TRAINING if flag is Flag.NO_ANSWER else None,
+    }
+
+
+def _known(figure: np.float64) -> float | None:
+    return float(figure) if np.isfinite(figure) else None
 
 
 def _embedding_row(model: RegisteredModel, target: _Target, vector: NDArray[np.float32]) -> dict[str, object]:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
+import re
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from imaging_pipeline.errors import ConfigurationError, TransientError
+from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.pneumonia import recording
+from imaging_pipeline.pneumonia.mlflow_store import card_of, mlflow_store, unfinished_run, unless
 from imaging_pipeline.pneumonia.model_files import WEIGHTS_FOLDER, StoredModel, read_model, weights_digest
-from imaging_pipeline.pneumonia.recording import CARD, FIGURES, final_metrics, log_course, log_metrics, log_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
@@ -30,19 +31,19 @@ if TYPE_CHECKING:
     from imaging_pipeline.pneumonia.gate import Decision
     from imaging_pipeline.pneumonia.training import TrainedNetwork
 
-T = TypeVar("T")
-
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases: predictions are made with it; to be compared with that one."""
 
 PROMOTION_TAG = "promotion"
 DECISION = "promotion.json"
 REPORT = "model_card.md"
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's pages then open on training runs, and not on traces of language models."""
+NOTE_TAG = "mlflow.note.content"
+"""What MLflow's pages show as the description of a run."""
 DIGEST_TAG = "weights_sha256"
 MODEL_TAG = "logged_model_id"
 """A database registry keeps a version's model id only when it may look it up in MLflow's process-wide store."""
-RERUN_HELPS = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"}
-"""Error codes of MLflow for a locked database or a busy server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class RegisteredVersion:
         weights_sha256: digest of its stored weights and settings.
         registered_at: when it was registered, naive UTC.
         card: what was recorded at its training; empty when its run has been removed from the store.
+        tags: what its training was given, such as ``dagster/run_id`` and ``lake_snapshot``.
     """
 
     model: RegisteredModel
@@ -94,6 +96,7 @@ class RegisteredVersion:
     weights_sha256: str
     registered_at: datetime
     card: Mapping[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,41 @@ class ModelTracker:
         if "://" not in self.tracking_uri or self.tracking_uri.startswith("file:"):
             raise ConfigurationError("tracking_uri must name a database (sqlite:///...) or a server (http://...)")
 
-    def log_training_run(
+    @contextlib.contextmanager
+    def training_run(self, dataset: DatasetInfo, tags: Mapping[str, str], resumed_by: str = "") -> Iterator[str]:
+        """A run that lasts as long as its block, with the machine's load; FAILED when the block raises.
+
+        A run that was killed is gone on with, when it was given the same value of the tag ``resumed_by``.
+
+        Args:
+            dataset: what is trained on.
+            tags: code version, Dagster run and the like.
+            resumed_by: name of a tag by which the run of a killed training is known.
+
+        Yields:
+            The run's id, for `record`.
+
+        Raises:
+            TransientError: the store is busy or unreachable.
+        """
+        with mlflow_store():
+            client = self._client()
+            experiment_id = self._experiment_id(client)
+            run_id = unfinished_run(client, experiment_id, resumed_by, tags.get(resumed_by, ""))
+            if run_id is None:
+                run_tags = recording.run_tags_of(dataset, tags)
+                run_id = client.create_run(experiment_id, tags=run_tags, run_name=dataset.version).info.run_id
+            status = "FAILED"
+            try:
+                with recording.machine_load(self.tracking_uri, run_id):
+                    yield run_id
+                status = "FINISHED"
+            finally:
+                client.set_terminated(run_id, status)
+
+    def record(
         self,
+        run_id: str,
         trained: TrainedNetwork,
         evaluation: Evaluation,
         figures: Mapping[str, bytes],
@@ -130,35 +166,54 @@ class ModelTracker:
         tags: Mapping[str, str],
         card: Mapping[str, Any],
     ) -> RegisteredModel:
-        """Records a finished training as one run and registers its model; no alias moves.
+        """Records a finished training in its run and registers its model; no alias moves.
 
         Args:
+            run_id: of a `training_run` that is open.
             trained: gives parameters, metrics per epoch (step = epoch) and weights.
             evaluation: on the test set; recorded with the prefix ``test_``, intervals included.
             figures: PNG bytes by file name, kept under ``figures/``.
             dataset: what the model was trained on.
-            tags: code version, Dagster run and the like; kept with the run and with the registered version.
-            card: what a reader of the model must know, as JSON values; kept as ``model_card.json``.
+            tags: code version, Dagster run and the like; kept with the registered version.
+            card: what a reader of the model must know, as JSON values; kept as ``model_card.json``. Its
+                ``preprocessing_spec``, the recipe of the images, is stored with the weights, too.
 
         Raises:
             TransientError: the store is busy or unreachable.
         """
-        with _mlflow_store():
+        with mlflow_store():
             client = self._client()
-            experiment_id = self._experiment_id(client)
-            run_tags = dict(tags) | {"dataset_digest": dataset.digest, "dataset_version": dataset.version}
-            run_id = client.create_run(experiment_id, tags=run_tags, run_name=dataset.version).info.run_id
-            status = "FAILED"
-            try:
-                log_course(client, run_id, trained, figures, dataset, card)
-                model_id, digest = log_model(client, experiment_id, run_id, self.model_name, trained)
-                log_metrics(
-                    client, run_id, final_metrics(trained, evaluation, model_id, dataset, card.get("alarms", ()))
-                )
-                version = self._register(client, run_id, model_id, dict(tags) | {DIGEST_TAG: digest})
-                status = "FINISHED"
-            finally:
-                client.set_terminated(run_id, status)
+            experiment_id = client.get_run(run_id).info.experiment_id
+            recording.log_course(client, run_id, trained, figures, dataset, card)
+            recipe = card.get("preprocessing_spec")
+            model_id, digest = recording.log_model(client, experiment_id, run_id, self.model_name, trained, recipe)
+            recording.log_metrics(client, run_id, recording.final_metrics(trained, evaluation, model_id, dataset, card))
+            tags = recording.tags_of(dataset, tags) | {DIGEST_TAG: digest}
+            return self._registered(self._register(client, run_id, model_id, tags))
+
+    def resolve(self, uri: str) -> RegisteredModel:
+        """The registered version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names. Creates no store.
+
+        Raises:
+            ConfigurationError: there is none, or it was registered by other software.
+            TransientError: the store is busy or unreachable.
+        """
+        found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([0-9]+))", uri)
+        if found is None:
+            raise ConfigurationError(f"expected models:/NAME@ALIAS or models:/NAME/VERSION, found {uri!r}")
+        name, alias, number = found.groups()
+        missing = ConfigurationError(f"there is no model {uri} in this installation's registry: look into MLflow")
+        if self._is_unborn():
+            raise missing
+        with mlflow_store():
+            client = self._client()
+
+            def look() -> ModelVersion:
+                return client.get_model_version(name, number or client.get_model_version_by_alias(name, alias).version)
+
+            version = unless({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}, look)
+            if version is None:
+                raise missing
             return self._registered(version)
 
     def promote(self, version: str) -> RegisteredModel:
@@ -167,7 +222,7 @@ class ModelTracker:
         Raises:
             TransientError: the store is busy or unreachable.
         """
-        with _mlflow_store():
+        with mlflow_store():
             client = self._client()
             client.set_registered_model_alias(self.model_name, CHAMPION, version)
             return self._registered(client.get_model_version(self.model_name, version))
@@ -183,13 +238,17 @@ class ModelTracker:
         Raises:
             TransientError: the store is busy or unreachable.
         """
-        with _mlflow_store():
+        with mlflow_store():
             client = self._client()
             client.log_dict(model.run_id, decision.to_dict(), DECISION)
             client.log_text(model.run_id, report, REPORT)
             outcome = "promoted" if decision.is_promoted else "refused"
+            reasons = "; ".join(decision.reasons)
+            client.set_tag(
+                model.run_id, NOTE_TAG, f"**{outcome}**: {reasons}. The whole report is artifact `{REPORT}`."
+            )
             client.set_model_version_tag(model.name, model.version, PROMOTION_TAG, outcome)
-            client.update_model_version(model.name, model.version, f"{outcome}: {'; '.join(decision.reasons)}")
+            client.update_model_version(model.name, model.version, f"{outcome}: {reasons}")
             alias = CHAMPION if decision.is_promoted else CHALLENGER
             client.set_registered_model_alias(model.name, alias, model.version)
             known = client.get_registered_model(model.name).aliases
@@ -205,9 +264,9 @@ class ModelTracker:
         """
         if self._is_unborn():
             return None
-        with _mlflow_store():
+        with mlflow_store():
             client = self._client()
-            known = _unless("RESOURCE_DOES_NOT_EXIST", lambda: client.get_registered_model(self.model_name))
+            known = unless({"RESOURCE_DOES_NOT_EXIST"}, lambda: client.get_registered_model(self.model_name))
             version = known.aliases.get(CHAMPION) if known else None
             return self._registered(client.get_model_version(self.model_name, version)) if version else None
 
@@ -219,7 +278,7 @@ class ModelTracker:
         """
         if self._is_unborn():
             return None
-        with _mlflow_store():
+        with mlflow_store():
             versions = self._client().search_model_versions(
                 f"name = '{self.model_name}'", order_by=["version_number DESC"]
             )
@@ -233,9 +292,9 @@ class ModelTracker:
         """
         if self._is_unborn():
             return []
-        with _mlflow_store():
+        with mlflow_store():
             client = self._client()
-            known = _unless("RESOURCE_DOES_NOT_EXIST", lambda: client.get_registered_model(self.model_name))
+            known = unless({"RESOURCE_DOES_NOT_EXIST"}, lambda: client.get_registered_model(self.model_name))
             found = client.search_model_versions(f"name = '{self.model_name}'", order_by=["version_number ASC"])
             aliases = known.aliases if known else {}
             return [self._described(client, each, aliases) for each in found if MODEL_TAG in each.tags]
@@ -246,8 +305,8 @@ class ModelTracker:
         Raises:
             TransientError: the store is busy or unreachable.
         """
-        with _mlflow_store():
-            return _card(self._client(), model.run_id)
+        with mlflow_store():
+            return card_of(self._client(), model.run_id)
 
     def metrics(self, model: RegisteredModel) -> dict[str, float]:
         """The last value of every metric of the model's run, such as ``test_auroc``.
@@ -255,7 +314,7 @@ class ModelTracker:
         Raises:
             TransientError: the store is busy or unreachable.
         """
-        with _mlflow_store():
+        with mlflow_store():
             return dict(self._client().get_run(model.run_id).data.metrics)
 
     def figures(self, model: RegisteredModel) -> dict[str, bytes]:
@@ -264,9 +323,9 @@ class ModelTracker:
         Raises:
             TransientError: the store is busy or unreachable.
         """
-        with _mlflow_store(), tempfile.TemporaryDirectory() as folder:
+        with mlflow_store(), tempfile.TemporaryDirectory() as folder:
             client = self._client()
-            names = [entry.path for entry in client.list_artifacts(model.run_id, FIGURES)]
+            names = [entry.path for entry in client.list_artifacts(model.run_id, recording.FIGURES)]
             return {Path(n).name: Path(client.download_artifacts(model.run_id, n, folder)).read_bytes() for n in names}
 
     def load(self, model: RegisteredModel) -> StoredModel:
@@ -276,7 +335,7 @@ class ModelTracker:
             ConfigurationError: the files are not those that were registered.
             TransientError: the store is busy or unreachable.
         """
-        with _mlflow_store(), tempfile.TemporaryDirectory() as folder:
+        with mlflow_store(), tempfile.TemporaryDirectory() as folder:
             from mlflow.artifacts import download_artifacts  # noqa: PLC0415
 
             client = self._client()
@@ -303,14 +362,14 @@ class ModelTracker:
         """The experiment, made when new with artifacts under ``artifact_root`` (a server places its own)."""
         is_server = self.tracking_uri.startswith(("http://", "https://"))
         location = None if is_server else (self.artifact_root.absolute() / self.experiment).as_uri()
-        _unless("RESOURCE_ALREADY_EXISTS", lambda: client.create_experiment(self.experiment, location))
+        unless({"RESOURCE_ALREADY_EXISTS"}, lambda: client.create_experiment(self.experiment, location, KIND))
         experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None or experiment.lifecycle_stage != "active":
             raise ConfigurationError("the MLflow experiment was deleted; restore it or configure another name")
         return str(experiment.experiment_id)
 
     def _register(self, client: MlflowClient, run_id: str, model_id: str, tags: dict[str, str]) -> ModelVersion:
-        _unless("RESOURCE_ALREADY_EXISTS", lambda: client.create_registered_model(self.model_name))
+        unless({"RESOURCE_ALREADY_EXISTS"}, lambda: client.create_registered_model(self.model_name))
         source = client.get_logged_model(model_id).artifact_location
         tags = tags | {MODEL_TAG: model_id}
         version = client.create_model_version(self.model_name, source, run_id, tags, model_id=model_id)
@@ -325,7 +384,8 @@ class ModelTracker:
             aliases=frozenset(alias for alias, number in aliases.items() if str(number) == model.version),
             weights_sha256=version.tags[DIGEST_TAG],
             registered_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).replace(tzinfo=None),
-            card=_card(client, model.run_id),
+            card=card_of(client, model.run_id),
+            tags=dict(version.tags),
         )
 
     def _registered(self, version: ModelVersion) -> RegisteredModel:
@@ -334,51 +394,3 @@ class ModelTracker:
         if MODEL_TAG not in version.tags:
             raise ConfigurationError(f"{uri} was registered by other software; promote a version trained here")
         return RegisteredModel(str(version.run_id), version.tags[MODEL_TAG], version.name, number, uri)
-
-
-@contextlib.contextmanager
-def _mlflow_store() -> Iterator[None]:
-    """Keeps MLflow silent (no telemetry, no progress bars, errors only) and tells a busy store from a wrong call."""
-    from mlflow import environment_variables as switches  # noqa: PLC0415
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-    from mlflow.telemetry import set_telemetry_client  # noqa: PLC0415
-
-    switches.MLFLOW_DISABLE_TELEMETRY.set("true")  # type: ignore[no-untyped-call]
-    switches.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set("false")  # type: ignore[no-untyped-call]
-    set_telemetry_client()  # type: ignore[no-untyped-call]
-    loggers = {name: logging.getLogger(name) for name in ("mlflow", "alembic")}
-    levels = {name: logger.level for name, logger in loggers.items()}
-    try:
-        for logger in loggers.values():
-            logger.setLevel(logging.ERROR)
-        yield
-    except MlflowException as error:
-        is_unreachable = isinstance(error.__cause__ or error.__context__, OSError)
-        if error.error_code in RERUN_HELPS or is_unreachable:
-            raise TransientError(f"the MLflow store failed with {error.error_code}; try again") from error
-        raise
-    finally:
-        for name, logger in loggers.items():
-            logger.setLevel(levels[name])
-
-
-def _unless(error_code: str, call: Callable[[], T]) -> T | None:
-    """The result of ``call``, or None when MLflow answers with ``error_code``."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-    try:
-        return call()
-    except MlflowException as error:
-        if error.error_code != error_code:
-            raise
-        return None
-
-
-def _card(client: MlflowClient, run_id: str) -> dict[str, Any]:
-    """The card of a run; empty when the run, or its card, is not in the store."""
-    files = _unless("RESOURCE_DOES_NOT_EXIST", lambda: client.list_artifacts(run_id)) or []
-    if CARD not in {entry.path for entry in files}:
-        return {}
-    with tempfile.TemporaryDirectory() as folder:
-        card: dict[str, Any] = json.loads(Path(client.download_artifacts(run_id, CARD, folder)).read_bytes())
-        return card

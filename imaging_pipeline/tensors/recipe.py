@@ -147,6 +147,17 @@ class Recipe:
         """Canonical JSON of all fields and the code version."""
         return json.dumps(asdict(self) | {"code_version": CODE_VERSION}, sort_keys=True, separators=(",", ":"))
 
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe that `to_json` described, as this version of the package makes it.
+
+        Raises:
+            ConfigurationError: it is no recipe of this package.
+        """
+        content = json.loads(text)
+        del content["code_version"]
+        return _recipe_of(_without_empty(content))
+
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
@@ -159,7 +170,17 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Raises:
         ConfigurationError: no such recipe, or a key is missing, unknown or has a value that is not allowed.
     """
-    found = _read("", load_yaml(name_or_path, kind="recipe", package=_PACKAGE, folder="recipes"), _RECIPE)
+    return _recipe_of(load_yaml(name_or_path, kind="recipe", package=_PACKAGE, folder="recipes"))
+
+
+def _without_empty(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the keys that were not given, of sections too."""
+    plain = {key: _without_empty(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+    return {key: value for key, value in plain.items() if value not in (None, [])}
+
+
+def _recipe_of(content: Mapping[str, Any]) -> Recipe:
+    found = _read("", content, _RECIPE)
     volume: VolumeGrid | None = found["volume"]
     if (volume is None) == (found["size"] is None):
         raise ConfigurationError("recipe: 'size' is needed, or 'volume' with a size of its own; not both")

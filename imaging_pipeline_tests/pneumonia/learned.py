@@ -46,16 +46,16 @@ class LearnedModel:
 def learn_from(dataset: DatasetVersion, tracker: ModelTracker, recipe: Recipe) -> Learned:
     config = TrainingConfig(image_size=32, epochs=1, batch_size=8, device=Device.CPU)
     facts = {key: ImageFacts(groups=groups) for key, groups in SUBGROUPS.items()}
-    return learn(Material(dataset, recipe, facts), tracker, config, tags={"asked_by": "a test"})
+    return learn(Material(dataset, recipe, facts), tracker, config, tags={"dagster/run_id": "a-run"})
 
 
-def learn_in(folder: Path) -> LearnedModel:
+def learn_in(folder: Path, count: int = COUNT) -> LearnedModel:
     recipe = small_recipe(size=32)
-    spots = BrightSpots(COUNT, seed=5)
-    order = np.random.default_rng(5).permutation(COUNT)  # both classes on every side
+    spots = BrightSpots(count, seed=5)
+    order = np.random.default_rng(5).permutation(count)  # both classes on every side
     pixels = np.round(spots.images[order, 0] * 255).astype(np.uint8)
     labels = [spots.labels[position] for position in order]
-    made = [_tensor(number, pixels[number % COUNT], recipe) for number in range(COUNT + 1)]
+    made = [_tensor(number, pixels[number % count], recipe) for number in range(count + 1)]
     shard = write_shard(folder / "shard.arrow", made, recipe)
     members = tuple(
         Member(
@@ -69,7 +69,7 @@ def learn_in(folder: Path) -> LearnedModel:
             shard=path_to_uri(shard.path),
             row=number,
         )
-        for number, row in enumerate(made[:COUNT])
+        for number, row in enumerate(made[:count])
     )
     dataset = DatasetVersion("pneumonia-chest", "abcdef", "ab" * 32, 7, members, is_new=True)
     tracker = ModelTracker(f"sqlite:///{folder}/mlflow.db", folder / "artifacts", "pneumonia", "pneumonia")

@@ -88,6 +88,37 @@ def test_a_model_that_is_better_but_worse_for_one_subgroup_is_refused_by_its_nam
     assert decided(champion, challenger, rules=tolerant).is_promoted
 
 
+def silent_about(contender: Contender, positions: np.ndarray) -> Contender:
+    scores = contender.scores.copy()
+    scores[positions] = np.nan
+    return replace(contender, scores=scores)
+
+
+def test_a_model_that_keeps_silent_about_what_is_difficult_gains_nothing_by_it() -> None:
+    model_ = model(1.0)
+    wrong = np.flatnonzero((model_.scores >= 0.5) != IMAGES.labels)[: COUNT // 25]
+    decision = decided(model_, silent_about(model_, wrong))
+    assert not decision.is_promoted, "on the images both answer they are the same"
+    assert decision.comparisons[0].difference == 0
+    assert decision.comparisons[0].patients < COUNT // 2
+
+
+def test_a_model_that_answers_too_few_images_is_refused() -> None:
+    better, some = model(2.0, seed=1), np.arange(0, COUNT, 25)
+    few = decided(model(0.5), silent_about(better, some))
+    assert few.is_promoted
+    assert "of 400 test images 16 get no answer, 0 by the champion" in few.reasons
+    many = decided(model(0.5), silent_about(better, np.arange(0, COUNT, 10)))
+    assert not many.is_promoted
+    assert "40 of 400 test images get no answer" in many.reasons[0]
+    assert decided(
+        model(0.5), silent_about(better, np.arange(0, COUNT, 10)), rules=replace(RULES, most_unanswered=0.2)
+    ).is_promoted
+    assert not decide_first([], RULES, unanswered=21, images=400).is_promoted
+    assert decide_first([], RULES, unanswered=20, images=400).is_promoted
+    assert decide_first([], RULES, unanswered=1, images=3).is_promoted, "one image tells nothing"
+
+
 def test_sensitivity_may_not_fall_either() -> None:
     challenger = replace(model(1.5, seed=1), threshold=0.9)
     decision = decided(model(0.5), challenger)

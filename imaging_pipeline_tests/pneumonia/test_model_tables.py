@@ -61,6 +61,7 @@ def test_a_registered_model_is_a_row_with_dataset_recipe_and_weights(lake: Lake,
     assert row["stage"] == "production"
     (weights,) = learned_model.tracker.artifact_root.rglob("state_dict.pt")
     assert row["weights_sha256"] == weights_digest(weights.parent)
+    assert (row["dagster_run_id"], row["snapshot_id"]) == ("a-run", learned_model.dataset.snapshot_id)
     assert None not in row.values()
 
 

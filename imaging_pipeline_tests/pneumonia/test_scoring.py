@@ -15,6 +15,7 @@ from imaging_pipeline.objects.folder import path_to_uri
 from imaging_pipeline.pneumonia.network import PneumoniaNetwork
 from imaging_pipeline.pneumonia.scoring import ScoreCounts, score_batch
 from imaging_pipeline.pneumonia.tracking import ModelTracker
+from imaging_pipeline.pneumonia.uncertainty import CHANGES
 from imaging_pipeline.settings import Settings
 from imaging_pipeline_tests.metadata.headers import memory_lake
 from imaging_pipeline_tests.pneumonia.learned import COPY, COUNT, LearnedModel
@@ -60,7 +61,7 @@ def contents(lake: Lake) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
-def test_every_tensor_is_scored_and_embedded_in_one_forward_pass(
+def test_every_tensor_is_scored_and_embedded_in_one_forward_pass_and_its_changes_in_some_more(
     indexed: Lake, learned_model: LearnedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
@@ -72,7 +73,8 @@ def test_every_tensor_is_scored_and_embedded_in_one_forward_pass(
 
     monkeypatch.setattr(PneumoniaNetwork, "forward", counted)
     counts = score(indexed, learned_model)
-    assert sum(seen) == counts.images == COUNT + 1
+    assert counts.images == COUNT + 1
+    assert sum(seen) == counts.images * (1 + len(CHANGES))
     rows = indexed.rows(
         """SELECT tensor_key, prediction.instance_key = embedding.instance_key, len(embedding_vector),
             dimensionality, stage, representation_scope, probability BETWEEN 0 AND 1
@@ -82,6 +84,24 @@ def test_every_tensor_is_scored_and_embedded_in_one_forward_pass(
     assert {row[0] for row in rows} == {row.tensor_key for row in learned_model.rows}
     assert {row[1:] for row in rows} == {(True, 512, 512, "production", "FULL_IMAGE", True)}
     assert counts.width == 512
+
+
+def test_every_prediction_says_how_sure_it_is_and_what_it_means(indexed: Lake, learned_model: LearnedModel) -> None:
+    score(indexed, learned_model)
+    rows = indexed.rows(
+        """SELECT flag, predicted_label, probability >= threshold, uncertainty BETWEEN 0 AND 0.5, implausibility,
+            no_answer_reason FROM gold.model_prediction"""
+    )
+    assert set(rows) <= {
+        ("POSITIVE", "pneumonia", True, True, None, None),
+        ("NEGATIVE", "no pneumonia", False, True, None, None),
+    }, "the model has seen too few films to know one"
+
+
+def test_images_of_another_recipe_than_the_models_are_refused(indexed: Lake, learned_model: LearnedModel) -> None:
+    with pytest.raises(ConfigurationError, match="another recipe"):
+        score_batch(indexed, BATCH, "ab" * 32, learned_model.tracker)
+    assert contents(indexed) == {"model_prediction": [], "image_embedding": []}
 
 
 def test_an_image_is_found_by_its_likeness_in_sql(
