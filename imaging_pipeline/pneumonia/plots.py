@@ -16,7 +16,7 @@ from imaging_pipeline.pneumonia.evaluation import Evaluation, checked, reliabili
 from imaging_pipeline.tensors.datasheet import SMALLEST_CELL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -142,6 +142,25 @@ def subgroup_figure(subgroups: Mapping[str, Evaluation]) -> bytes:
     axes.set_yticks([])
     axes.invert_yaxis()
     axes.set_title("AUROC by subgroup, images of patients")
+    return _png(figure)
+
+
+def drift_figure(values: Mapping[str, tuple[ArrayLike, ArrayLike]], drifted: Collection[str]) -> bytes:
+    """How each quantity is distributed in the reference and in a batch, those that have drifted in red."""
+    figure = _figure(2.6 * max(1, len(values)), 2.4)
+    for place, (name, (reference, batch)) in enumerate(values.items(), start=1):
+        axes = figure.add_subplot(1, len(values), place)
+        both = np.concatenate([np.asarray(reference), np.asarray(batch)])
+        bins = np.histogram_bin_edges(both, HISTOGRAM_BINS).tolist() if both.size else HISTOGRAM_BINS
+        for each, colour, label in ((reference, NEUTRAL, "reference"), (batch, NEGATIVE, "batch")):
+            size = np.asarray(each).size
+            if size:
+                axes.hist(each, bins=bins, weights=np.full(size, 1 / size), color=colour, alpha=0.6, label=label)
+        axes.set_title(f"{name.replace('_', ' ')}{': drift' if name in drifted else ''}", fontsize=8,
+                       color=POSITIVE if name in drifted else "black")  # fmt: skip
+        axes.tick_params(labelsize=6)
+        if place == 1 and both.size:
+            axes.legend(fontsize=6)
     return _png(figure)
 
 

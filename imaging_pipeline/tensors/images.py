@@ -6,6 +6,7 @@ Owns what a recipe says of one image. Must not contain decoding, storage or volu
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -104,42 +105,62 @@ def _spread_over_range(frame: Frame, recipe: Recipe) -> npt.NDArray[np.float32]:
     return shares
 
 
-def fitted(planes: npt.NDArray[Any], recipe: Recipe, aspect: float = 1.0) -> npt.NDArray[Any]:
-    """Cropped and resized to the recipe's size.
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which part of an image lies where in its tensor, in pixels.
+
+    Attributes:
+        taken: rows and columns of the image that are left after cropping.
+        placed: rows and columns of the tensor they fill; around them it is black.
+    """
+
+    taken: tuple[slice, slice]
+    placed: tuple[slice, slice]
+
+
+def placement(planes: npt.NDArray[Any], recipe: Recipe, aspect: float = 1.0) -> Placement:
+    """Where the recipe puts an image.
 
     Args:
         planes: brightness of a whole image, or its levels.
         recipe: what to make of it.
         aspect: height of a pixel divided by its width.
     """
-    planes = _cropped(planes, recipe, aspect)
-    (rows, columns), (height, width) = planes.shape[1:], recipe.size
+    taken = _cropped(planes, recipe, aspect)
+    (rows, columns), (height, width) = (part.stop - part.start for part in taken), recipe.size
     if recipe.resize is ResizeMode.FIT:
         scale = min(recipe.size[0] / (rows * aspect), recipe.size[1] / columns)
         height, width = (
             min(max(1, round(edge * scale)), most) for edge, most in ((rows * aspect, height), (columns, width))
         )
-    canvas = np.zeros((len(planes), *recipe.size), dtype=planes.dtype)
     top, left = (recipe.size[0] - height) // 2, (recipe.size[1] - width) // 2
+    return Placement(taken, (slice(top, top + height), slice(left, left + width)))
+
+
+def fitted(planes: npt.NDArray[Any], recipe: Recipe, aspect: float = 1.0) -> npt.NDArray[Any]:
+    """Cropped and resized to the recipe's size; arguments as of `placement`."""
+    place = placement(planes, recipe, aspect)
+    height, width = (part.stop - part.start for part in place.placed)
+    canvas = np.zeros((len(planes), *recipe.size), dtype=planes.dtype)
     for channel, plane in enumerate(planes):
-        canvas[channel, top : top + height, left : left + width] = resized(plane, height, width)
+        canvas[channel][place.placed] = resized(plane[place.taken], height, width)
     return canvas
 
 
-def _cropped(planes: npt.NDArray[Any], recipe: Recipe, aspect: float) -> npt.NDArray[Any]:
+def _cropped(planes: npt.NDArray[Any], recipe: Recipe, aspect: float) -> tuple[slice, slice]:
+    """Rows and columns that are left."""
+    _, rows, columns = planes.shape
     if recipe.crop is Crop.BORDER:
         top, bottom = _inside(planes)
-        planes = planes[:, top:bottom]
-        left, right = _inside(planes.swapaxes(1, 2))
-        return planes[:, :, left:right]
+        left, right = _inside(planes[:, top:bottom].swapaxes(1, 2))
+        return slice(top, bottom), slice(left, right)
     if recipe.crop is Crop.CENTER:
-        _, rows, columns = planes.shape
         wanted = recipe.size[0] / recipe.size[1]
         height = min(rows, max(1, round(columns * wanted / aspect)))
         width = min(columns, max(1, round(rows * aspect / wanted)))
         top, left = (rows - height) // 2, (columns - width) // 2
-        return planes[:, top : top + height, left : left + width]
-    return planes
+        return slice(top, top + height), slice(left, left + width)
+    return slice(0, rows), slice(0, columns)
 
 
 def _inside(lines: npt.NDArray[Any]) -> tuple[int, int]:
