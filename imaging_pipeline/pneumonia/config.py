@@ -60,6 +60,10 @@ class OperatingPoint(enum.StrEnum):
     YOUDEN = "youden"
 
 
+SOURCES = ("source", "collection", "institution", "manufacturer", "station")
+"""What tells where an image comes from."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromotionRules:
     """When a challenger becomes champion.
@@ -108,6 +112,8 @@ class TrainingConfig:
         warm_up: part of the schedule in which the learning rate rises.
         weight_decay: of AdamW.
         balance: what is done about unequal classes.
+        equal_sources: with the sampler, what is drawn equally often, and with both classes: each ``collection``,
+            ``manufacturer`` or other value of a source of images; None: each image.
         seed: of weights, order and augmentation; on CPU, the same seed and thread count give the same weights.
         patience: epochs without a better validation AUROC after which training stops.
         operating_point: how the threshold is chosen.
@@ -138,6 +144,7 @@ class TrainingConfig:
     warm_up: float = 0.2
     weight_decay: float = 1e-2
     balance: Balance = Balance.WEIGHT
+    equal_sources: str | None = None
     seed: int = 0
     patience: int = 8
     operating_point: OperatingPoint = OperatingPoint.SENSITIVITY
@@ -168,6 +175,10 @@ class TrainingConfig:
                 raise ConfigurationError(f"training setting {name} must be true or false")
         if not isinstance(self.architecture, str) or not isinstance(self.weights_path, str | None):
             raise ConfigurationError("training settings architecture and weights_path must be texts")
+        if self.equal_sources is not None and self.balance is not Balance.SAMPLER:
+            raise ConfigurationError("training setting equal_sources needs balance: sampler")
+        if self.equal_sources not in (None, *SOURCES):
+            raise ConfigurationError(f"training setting equal_sources must be one of: {', '.join(SOURCES)}")
         if isinstance(self.external, str) or not all(isinstance(name, str) for name in self.external):
             raise ConfigurationError("training setting external must be a list of names")
         object.__setattr__(self, "external", tuple(self.external))

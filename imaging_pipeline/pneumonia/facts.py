@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.pneumonia.config import SOURCES
 from imaging_pipeline.tensors.candidates import groups_of
 
 Fact = str | float
 
 SUBGROUPS = ("sex", "age", "view", "manufacturer", "institution", "source", "collection")
 """By what a model is evaluated; ages are bands of ten years."""
-
-SOURCES = ("source", "collection", "institution", "manufacturer", "station")
-"""What tells where an image comes from."""
 
 
 @dataclass(frozen=True, slots=True)

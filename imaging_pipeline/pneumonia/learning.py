@@ -173,7 +173,8 @@ def _train(
         tags = dict(tags) | {WEIGHTS_TAG: weights}
     with tracker.training_run(_info(dataset), tags, TRAINING_TAG) as run_id:
         train_set, val_set = (material.images(dataset.side(side)) for side in (Split.TRAIN, Split.VAL))
-        trained = train(train_set, val_set, config, checkpoint=checkpoint, progress=progress)
+        sources = _sources(material, config.equal_sources) if config.equal_sources else None
+        trained = train(train_set, val_set, config, sources=sources, checkpoint=checkpoint, progress=progress)
         trained = knowing_films(trained, train_set, val_set)
         found = examine(material, trained)
         model = tracker.record(run_id, trained, found.evaluation, found.figures, _info(dataset), tags, found.card)
@@ -213,6 +214,12 @@ def _contender(material: Material, tracker: ModelTracker, model: RegisteredModel
 
 def _facts(material: Material, member: Member) -> ImageFacts:
     return material.facts.get(member.instance_key, ImageFacts())
+
+
+def _sources(material: Material, attribute: str) -> list[str]:
+    """Where each training image comes from; the unknown are a source of their own."""
+    members = material.dataset.side(Split.TRAIN)
+    return [_facts(material, member).sources.get(attribute, "") for member in members]
 
 
 def _digest_of(weights_path: str | None) -> str | None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from imaging_pipeline.pneumonia.alarms import Alarm, Verdict, judge
+from imaging_pipeline.pneumonia.config import SOURCES
 from imaging_pipeline.pneumonia.evaluation import Figures
-from imaging_pipeline.pneumonia.facts import SOURCES, Fact, ImageFacts
+from imaging_pipeline.pneumonia.facts import Fact, ImageFacts
 from imaging_pipeline.pneumonia.resampling import Interval, interval, resample
 
 if TYPE_CHECKING:

@@ -12,19 +12,18 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.augmentation import augment, draw_changes
-from imaging_pipeline.pneumonia.config import Balance, Schedule
+from imaging_pipeline.pneumonia.balance import BalancedLoss
+from imaging_pipeline.pneumonia.config import Schedule
 from imaging_pipeline.pneumonia.evaluation import auroc
 from imaging_pipeline.pneumonia.memory import ImageMemory, LabelledImages
 from imaging_pipeline.pneumonia.network import (
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
 
     from imaging_pipeline.pneumonia.checkpoint import Checkpoint
     from imaging_pipeline.pneumonia.config import TrainingConfig
-
-MAX_POSITIVE_WEIGHT = 50.0
-"""Above this weight a handful of positives would drive every gradient."""
 
 SMALLEST_RATE = 1e-4
 """Part of the peak learning rate at which the cosine schedule ends."""
@@ -131,6 +127,7 @@ def train(
     val_set: LabelledImages,
     config: TrainingConfig,
     *,
+    sources: Sequence[str] | None = None,
     checkpoint: Checkpoint | None = None,
     progress: Callable[[EpochReport], None] | None = None,
 ) -> TrainedNetwork:
@@ -144,6 +141,7 @@ def train(
         train_set: what is learnt from; picklable where several processes train.
         val_set: what epoch, temperature and threshold are chosen on.
         config: how.
+        sources: of the training images, where each comes from; with it every source is drawn equally often.
         checkpoint: where the state is kept after each epoch; None: nowhere.
         progress: is told of each epoch, of those before a kill, too.
 
@@ -151,8 +149,8 @@ def train(
         ConfigurationError: a set is empty, a label is not 0 or 1, the training set lacks a class, or CUDA was
             asked for and is not there.
     """
-    with lead(config, _follow, (train_set, val_set, config, checkpoint)) as team, _own_randomness(team):
-        training = _Training(train_set, val_set, config, team, checkpoint)
+    with lead(config, _follow, (train_set, val_set, config, sources, checkpoint)) as team, _own_randomness(team):
+        training = _Training(train_set, val_set, config, sources, team, checkpoint)
         training.run(progress)
         return training.result()
 
@@ -162,11 +160,12 @@ def _follow(
     train_set: LabelledImages,
     val_set: LabelledImages,
     config: TrainingConfig,
+    sources: Sequence[str] | None,
     checkpoint: Checkpoint | None,
 ) -> None:
     """The part of a process that is not the first."""
     with _own_randomness(team):
-        _Training(train_set, val_set, config, team, checkpoint).run(None)
+        _Training(train_set, val_set, config, sources, team, checkpoint).run(None)
 
 
 @contextlib.contextmanager
@@ -189,13 +188,14 @@ class _Training:
         train_set: LabelledImages,
         val_set: LabelledImages,
         config: TrainingConfig,
+        sources: Sequence[str] | None,
         team: Team,
         checkpoint: Checkpoint | None,
     ) -> None:
         torch.manual_seed(config.seed)
         self._config, self._team, self._checkpoint = config, team, checkpoint
         self._images = ImageMemory(train_set, config)
-        self._loss = _Loss(self._images.labels, config.balance)
+        self._loss = BalancedLoss(self._images.labels, config.balance, sources)
         self._validation = ImageMemory(val_set, config) if team.rank == 0 else None
         self._steps = max(
             1, min(math.ceil(len(self._images) / config.batch_size), len(self._images) // (2 * team.size))
@@ -316,37 +316,6 @@ class _Training:
         self._history = [EpochReport(**report) for report in state["history"]]
         self._done, self._best = len(self._history), state["best"]
         self._best_scores, self._best_state = state["best_scores"].numpy(), state["best_state"]
-
-
-class _Loss:
-    """Cross-entropy for unequal classes, and the order of the images that goes with it.
-
-    Where classes are made equal, by weight or by drawing, the log-odds that this adds also go into the logit, so that
-    what is learnt beneath stays the log-odds at the prevalence of the training set: scores are probabilities.
-    """
-
-    def __init__(self, labels: Tensor, balance: Balance) -> None:
-        positives = int(labels.sum())
-        if positives in (0, len(labels)):
-            raise ConfigurationError("the training set must hold images with and without pneumonia")
-        weight = min((len(labels) - positives) / positives, MAX_POSITIVE_WEIGHT)
-        self._shift = 0.0 if balance is Balance.NONE else math.log(weight)
-        self._weight = weight if balance is Balance.WEIGHT else 1.0
-        self._chances = torch.where(labels > 0, weight, 1.0) if balance is Balance.SAMPLER else None
-        self._count = len(labels)
-
-    def order(self, generator: torch.Generator) -> Tensor:
-        """Positions (N,) of the images of one epoch."""
-        if self._chances is not None:
-            return torch.multinomial(self._chances, self._count, replacement=True, generator=generator)
-        return torch.randperm(self._count, generator=generator)
-
-    def sum(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The sum of the losses of some images."""
-        weight = torch.tensor(self._weight, device=logits.device)
-        return functional.binary_cross_entropy_with_logits(
-            logits + self._shift, labels, pos_weight=weight, reduction="sum"
-        )
 
 
 def _schedule(optimiser: torch.optim.Optimizer, config: TrainingConfig, steps: int) -> LRScheduler:

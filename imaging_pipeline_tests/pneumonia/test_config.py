@@ -20,6 +20,10 @@ def test_settings_survive_json() -> None:
 
 def test_names_become_codes() -> None:
     assert TrainingConfig.from_dict({"balance": "sampler"}).balance is Balance.SAMPLER
+    with pytest.raises(ConfigurationError, match="sampler"):
+        TrainingConfig.from_dict({"equal_sources": "collection"})
+    with pytest.raises(ConfigurationError, match="manufacturer"):
+        TrainingConfig.from_dict({"balance": "sampler", "equal_sources": "shoe size"})
 
 
 @pytest.mark.parametrize(

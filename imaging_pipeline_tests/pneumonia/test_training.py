@@ -8,6 +8,7 @@ import torch
 
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.augmentation import augment, draw_changes
+from imaging_pipeline.pneumonia.balance import BalancedLoss
 from imaging_pipeline.pneumonia.config import Balance, Device, TrainingConfig
 from imaging_pipeline.pneumonia.evaluation import auroc
 from imaging_pipeline.pneumonia.training import EpochReport, TrainedNetwork, train
@@ -73,6 +74,17 @@ def test_training_stops_when_validation_no_longer_improves() -> None:
     trained = train(BrightSpots(8, seed=1), BrightSpots(6, seed=2), config)
     assert len(trained.history) < 30
     assert len(trained.history) - trained.best_epoch == 1
+
+
+def test_every_source_is_drawn_equally_often_with_both_classes() -> None:
+    labels = torch.tensor([1.0] * 60 + [0.0] * 20 + [1.0] * 5 + [0.0] * 15)
+    sources = ["large"] * 80 + ["small"] * 20
+    loss = BalancedLoss(labels, Balance.SAMPLER, sources)
+    many = torch.cat([loss.order(torch.Generator().manual_seed(n)) for n in range(60)])
+    assert len(many) == 60 * len(labels)
+    assert float(labels[many].mean()) == pytest.approx(0.5, abs=0.03)
+    assert float((many >= 80).float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(labels[many[many >= 80]].mean()) == pytest.approx(0.5, abs=0.03)
 
 
 @pytest.mark.parametrize("balance", Balance)
