@@ -47,12 +47,19 @@ class Phantom:
     Attributes:
         image: float32 (rows, columns) in [0, 1]; bright is dense.
         boxes: one per visible opacity; empty without pneumonia.
-        lung_mask: bool (rows, columns), True where air-filled lung is seen.
+        lungs: bool (2, rows, columns), True where air-filled lung is seen: the right one, on the image's left, and the
+            left one.
     """
 
     image: NDArray[np.float32]
     boxes: tuple[Box, ...]
-    lung_mask: NDArray[np.bool_]
+    lungs: NDArray[np.bool_]
+
+    @property
+    def lung_mask(self) -> NDArray[np.bool_]:
+        """Both lungs (rows, columns)."""
+        mask: NDArray[np.bool_] = np.logical_or(*self.lungs)
+        return mask
 
     def portrait(self) -> Phantom:
         """Cut to the middle 35/43 of the columns: a cassette of 35 cm by 43 cm, which cuts the upper arms."""
@@ -64,7 +71,7 @@ class Phantom:
         return Phantom(
             np.ascontiguousarray(self.image[:, kept]),
             tuple(box for box in boxes if box.width > 0),
-            np.ascontiguousarray(self.lung_mask[:, kept]),
+            np.ascontiguousarray(self.lungs[:, :, kept]),
         )
 
 
@@ -114,7 +121,8 @@ def radiograph(rng: np.random.Generator, size: int, body: Body, opacities: Seque
         if found is not None:
             boxes.append(Box(*found))
     image = expose(attenuation, draw_exposure(exposing), exposing, size)
-    return Phantom(image, tuple(boxes), resized(np.maximum(*thorax.lungs), size) > LUNG_EDGE)
+    lungs = np.stack([resized(lung, size) > LUNG_EDGE for lung in thorax.lungs])
+    return Phantom(image, tuple(boxes), lungs)
 
 
 def _cut(box: Box, left: int, columns: int) -> Box:

@@ -22,7 +22,10 @@ ATTEMPTS: Final = 5
 BY_TENSOR: Final = ("model_prediction", "image_embedding")
 """Tables whose rows go with their tensor."""
 
-_BY_INSTANCE: Final = (*((table, "instance_key") for table in BY_TENSOR), ("label", "subject_key"))
+_BY_INSTANCE: Final = (
+    *((table, "instance_key") for table in (*BY_TENSOR, "lung_segmentation")),
+    ("label", "subject_key"),
+)
 
 _IS_OUT: Final = "is_taken_out"
 

@@ -1,11 +1,15 @@
 """Model assets: the pneumonia classifier with its record, unpartitioned, and what it says of each batch."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import dagster as dg
+import numpy as np
+from numpy.typing import NDArray
 
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.automation import when_batch_is_ready, when_dataset_changed
+from imaging_pipeline.defs.links import study_links
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.pneumonia.facts import facts_of
@@ -15,6 +19,7 @@ from imaging_pipeline.pneumonia.model_tables import record_models
 from imaging_pipeline.pneumonia.scoring import TABLES as BATCH_TABLES
 from imaging_pipeline.pneumonia.scoring import score_batch
 from imaging_pipeline.tensors.frozen import load_version
+from imaging_pipeline.tensors.splits import Split
 
 MODEL_KEY = reporting.asset_key("gold", "pneumonia_model")
 
@@ -88,6 +93,8 @@ def pneumonia_model(
         "mlflow_run_id": learned.model.run_id,
         "mlflow_model": learned.model.uri,
         "dataset_version": material.dataset.version,
+        "dataset_digest": material.dataset.manifest_sha256,
+        "lake_snapshot": material.dataset.snapshot_id,
         "is_new": learned.is_new,
         "is_champion": learned.is_champion,
     }
@@ -106,7 +113,19 @@ def _material(workspace: Workspace, external: Iterable[str]) -> Material:
         others = [load_version(lake, name) for name in external]
         keys = {member.instance_key for version in (dataset, *others) for member in version.members}
         facts = facts_of(lake, sorted(keys), definition.task)
-    return Material(dataset, recipe, facts, others, open_shard=shards.open)
+    material = Material(dataset, recipe, facts, others, open_shard=shards.open)
+    return replace(material, lung_masks=_lung_masks(workspace, material))
+
+
+def _lung_masks(workspace: Workspace, material: Material) -> dict[str, NDArray[np.bool_]]:
+    """Lungs of the test images, as the recipe shows them: what the heat maps are held against."""
+    from imaging_pipeline.segmentation.lungs import plausible_masks  # noqa: PLC0415 - these load torch
+    from imaging_pipeline.segmentation.models import load_lung_model  # noqa: PLC0415
+
+    members = material.dataset.side(Split.TEST)
+    images = material.images(members)
+    films = ((member.instance_key, images[number][0][0].numpy()) for number, member in enumerate(members))
+    return plausible_masks(load_lung_model(workspace.settings.lung_model).segmenter, films)
 
 
 def _promotion(learned: Learned) -> dg.AssetCheckResult:
@@ -133,7 +152,7 @@ def _promotion(learned: Learned) -> dg.AssetCheckResult:
         reporting.table_spec(
             "gold",
             table,
-            code_version="prediction-2",
+            code_version="prediction-3",
             deps=[reporting.asset_key("gold", "image_tensor"), MODEL_KEY],
             automation_condition=when_batch_is_ready,
             kinds=("pytorch", "duckdb"),
@@ -157,8 +176,11 @@ def model_prediction(
             progress=workspace.progress_of("predict"),
         )
         shown: reporting.Shown = {"images": counts.images, "model": counts.model}
+        links = study_links(lake, batch_id, workspace.settings.serve_url)
         metadata = {
-            "model_prediction": shown | {"flagged": counts.flagged, "threshold": counts.threshold},
+            "model_prediction": shown
+            | {"flagged": counts.flagged, "unanswered": counts.unanswered, "threshold": counts.threshold}
+            | links,
             "image_embedding": shown | {"dimensionality": counts.width},
         }
         yield from reporting.table_results(lake, "gold", BATCH_TABLES, batch_id=batch_id, metadata=metadata)
