@@ -43,6 +43,7 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     from imaging_pipeline.defs.workspace import Workspace  # noqa: PLC0415
     from imaging_pipeline.web.access.gate import open_access  # noqa: PLC0415
     from imaging_pipeline.web.app import create_app  # noqa: PLC0415
+    from imaging_pipeline.web.http import MAX_CONNECTIONS, GuardedProtocol  # noqa: PLC0415
     from imaging_pipeline.web.viewer_files import installed_viewer  # noqa: PLC0415
     from imaging_pipeline.web.zone import ZoneName  # noqa: PLC0415
 
@@ -68,6 +69,9 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
         log_level="warning",
         access_log=False,  # paths hold UIDs; who saw what is in the audit log
         server_header=False,
+        http=GuardedProtocol,
+        ws="none",
+        limit_concurrency=MAX_CONNECTIONS,
         ssl_certfile=options.tls_certificate,
         ssl_keyfile=options.tls_key,
     )

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.events import Event
@@ -18,7 +19,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.pacs.association import application_entity, server_context
+from imaging_pipeline.pacs.association import PDU_BYTES, application_entity, server_context
 from imaging_pipeline.pacs.config import PacsConfig, Peer, PeerKind
 from imaging_pipeline.pacs.landing import Landing, landing_of
 from imaging_pipeline.pacs.storing import Store, receiving
@@ -31,6 +32,15 @@ DRAIN_SECONDS = 30.0
 
 _SILENT_SECONDS = 10.0
 """How long somebody may be connected without asking for an association."""
+
+_PDU_SECONDS = 30.0
+"""How long one PDU may take to come: pynetdicom would wait for its end for ever."""
+
+_MOST_PDU_BYTES = 4 * PDU_BYTES
+"""Longest PDU that is read: what we ask peers to keep to, and room for long association requests. pynetdicom would read
+up to 4 GB into memory for somebody who has not said yet who they are."""
+
+_BLOCK = 1 << 16
 
 _PAUSE_SECONDS = 0.05
 
@@ -77,10 +87,25 @@ class _Door:
 
     def handlers(self) -> list[evt.EventHandlerType]:
         return [
+            (evt.EVT_CONN_OPEN, self._open),
             (evt.EVT_REQUESTED, self._judge),
             (evt.EVT_C_STORE, self._store.handle),
             (evt.EVT_CONN_CLOSE, self._close),
         ]
+
+    def _open(self, event: Event) -> None:
+        """Bound what a connection may take, and close those from where no peer calls: their number is limited."""
+        connection: Any = event.assoc.dul.socket  # its method is replaced
+        plain: socket.socket = connection.socket
+        caller: tuple[Any, ...] = event.address  # type: ignore[attr-defined]
+
+        def receive(count: int) -> bytearray:
+            return _received(plain, count, _PDU_SECONDS if event.assoc.is_established else _SILENT_SECONDS)
+
+        connection.recv = receive
+        if not any(caller[0] in _addresses(peer) for peer in self._peers.values()):
+            LOG.warning("a connection was closed: no peer has this address")
+            plain.shutdown(socket.SHUT_RDWR)
 
     def _judge(self, event: Event) -> None:
         """Reject strangers (PS3.8 9.3.4)."""
@@ -102,6 +127,30 @@ class _Door:
         counts = self._store.take_counts()
         if counts:
             LOG.info("received: %s", ", ".join(f"{count} {what}" for what, count in sorted(counts.items())))
+
+
+def _received(connection: socket.socket, count: int, seconds: float) -> bytearray:
+    """So many bytes, or fewer where the connection ends.
+
+    Raises:
+        OSError: they are too many, or do not come in time; pynetdicom then takes the connection for broken.
+    """
+    if count > _MOST_PDU_BYTES:
+        connection.close()
+        raise OSError("the PDU is too long")
+    until = time.monotonic() + seconds
+    data = bytearray()
+    while len(data) < count:
+        connection.settimeout(max(until - time.monotonic(), _PAUSE_SECONDS))
+        block = connection.recv(min(count - len(data), _BLOCK))
+        if not block:
+            break
+        data += block
+        if time.monotonic() > until:
+            connection.close()
+            raise TimeoutError
+    connection.settimeout(_PDU_SECONDS)
+    return data
 
 
 def _landings(config: PacsConfig, settings: Settings) -> dict[str, Landing]:

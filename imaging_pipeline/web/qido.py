@@ -31,6 +31,15 @@ MOST_RESULTS: Final = 1_000
 MOST_HEADERS: Final = 20_000
 """Instances of one study whose headers are looked into."""
 
+MOST_KEYS: Final = 100
+"""Attributes of one search."""
+
+MOST_LEVELS: Final = 16
+"""Tags in a key, from the top level down."""
+
+MOST_CHARACTERS: Final = 1_000
+"""Of the value of a key that is no list of UIDs; SQLite takes no longer chain of alternatives."""
+
 MOST_DIGITS: Final = 9
 """Of ``limit`` and ``offset``."""
 
@@ -101,6 +110,7 @@ def search_of(request: Request, level: Level) -> tuple[Search, list[str]]:
         path = path_of(key)
         if path in [known.path for known in conditions]:
             raise WebError(HTTPStatus.BAD_REQUEST, f"the attribute {'.'.join(path)} is asked for twice")
+        _refuse_too_much(path, value, len(conditions) + len(ignored))
         finds_empty = flags["emptyvaluematching"] and value.strip() == EMPTY
         condition = Condition(path, _vr(path), value, flags["multiplevaluematching"], finds_empty)
         is_near = level is Level.INSTANCE and study is not None  # headers are looked into
@@ -124,6 +134,15 @@ def search_of(request: Request, level: Level) -> tuple[Search, list[str]]:
         counts_rest=limit >= MOST_RESULTS,
     )
     return search, warnings
+
+
+def _refuse_too_much(path: tuple[str, ...], value: str, keys: int) -> None:
+    if keys >= MOST_KEYS:
+        raise WebError(HTTPStatus.BAD_REQUEST, f"a search has at most {MOST_KEYS} attributes")
+    if len(path) > MOST_LEVELS:
+        raise WebError(HTTPStatus.BAD_REQUEST, f"a key has at most {MOST_LEVELS} levels")
+    if len(value) > MOST_CHARACTERS and _vr(path) != "UI":
+        raise WebError(HTTPStatus.BAD_REQUEST, f"the value of a key is longer than {MOST_CHARACTERS} characters")
 
 
 def path_of(key: str) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
 
+import anyio
+import anyio.to_thread
 from fastapi import FastAPI, HTTPException
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from imaging_pipeline.settings import Settings
@@ -21,12 +22,21 @@ from imaging_pipeline.web.access.oidc import OidcConfig, OpenIdProvider, load_oi
 from imaging_pipeline.web.access.private import access_folder, private_folder, service_key
 from imaging_pipeline.web.access.roles import Entrance, Principal
 
-COOKIE: Final = "imaging_session"
+_COOKIE: Final = "imaging_session"
+
+_OIDC_THREADS: Final = 4
+"""Threads that may wait for an OpenID provider: one that is slow does not take those that serve images."""
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 PUBLIC: Final = frozenset({"/login", "/logout", "/health"})
 """Paths for everybody, and those below ``/link/``."""
+
+OPERATOR_PAGES: Final = frozenset({"/audit", "/system"})
+"""Paths for operators, whom the zone may show no image."""
+
+QUESTIONS: Final = frozenset({"/studies"})
+"""Paths where a form only asks: names and numbers of patients in it belong in no address."""
 
 Knows = Callable[[str, str | None, str | None], bool]
 """Whether a zone has a study, or a series, or an instance of it."""
@@ -51,6 +61,7 @@ class Access:
 
     Attributes:
         entrance: what the zone asks for.
+        cookie: name of the session's cookie; browsers do not part cookies by port, so each zone has its own.
         accounts: users, tokens, sessions.
         links: links that expire.
         audit: the log.
@@ -81,11 +92,13 @@ class Access:
         """
         private_folder(folder)
         key = service_key(folder / "service.key")
+        self.cookie = f"{_COOKIE}_{zone}"
         self.entrance = Entrance(zone, project if zone == "research" else "")
         self.accounts = Accounts(folder / "access.sqlite", clock)
         self.links = SignedLinks(self.accounts, zone, key, clock)
         self.audit = AuditLog(folder, zone, key, heads=heads, clock=clock)
         self._oidc = OpenIdProvider(oidc, clock) if oidc else None
+        self._oidc_threads = anyio.CapacityLimiter(_OIDC_THREADS)
 
     def install(
         self,
@@ -158,11 +171,11 @@ class Access:
             raise Refused(401, "unknown")
         if is_cookie and not is_safe and not is_same_origin(request):
             raise Refused(403, "other_origin", principal)
-        if path == "/audit" and self.entrance.may_audit(principal):
+        if path in OPERATOR_PAGES and self.entrance.may_audit(principal):
             return principal
         if not self.entrance.may_read(principal):
             raise Refused(403, "not_granted", principal)
-        if not is_safe and not self.entrance.may_write(principal):
+        if not (is_safe or path in QUESTIONS) and not self.entrance.may_write(principal):
             raise Refused(403, "read_only", principal)
         if principal.study and not _is_within(request, principal.study, static):
             raise Refused(403, "other_study", principal)
@@ -177,7 +190,9 @@ class Access:
         if text.startswith(TOKEN_PREFIX):
             own = self.accounts.of_token(text)
             return (own, None) if own else None
-        return await run_in_threadpool(self._oidc.principal, text) if self._oidc else None
+        if self._oidc is None:
+            return None
+        return await anyio.to_thread.run_sync(self._oidc.principal, text, limiter=self._oidc_threads)
 
     async def _identify(self, request: Request) -> tuple[Principal | None, bool]:
         """Who asks, and whether a cookie says so. What is sent on purpose counts, good or not, before the cookie."""
@@ -188,7 +203,7 @@ class Access:
             return (found[0] if found else None), False
         if PARAMETER in request.query_params:
             return self.links.of_path(request.scope["path"], request.scope["query_string"].decode("latin-1")), False
-        value = request.cookies.get(COOKIE)
+        value = request.cookies.get(self.cookie)
         return (self.accounts.of_session(value) if value else None), True
 
 

@@ -6,6 +6,8 @@ without any value of the request or the data.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import re
 import traceback
@@ -22,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imaging_pipeline.errors import ImagingError
 from imaging_pipeline.web.access.audit import DENIED, FAILED, OK, REFUSED, Event
-from imaging_pipeline.web.access.gate import SAFE_METHODS, Access, Knows, Refused, study_of
+from imaging_pipeline.web.access.gate import QUESTIONS, SAFE_METHODS, Access, Knows, Refused, study_of
 from imaging_pipeline.web.access.links import PARAMETER
 from imaging_pipeline.web.access.recorder import Recorder, Tally
 from imaging_pipeline.web.access.roles import Principal
@@ -34,6 +36,10 @@ _SEARCHES: Final = ("/studies", "/series", "/instances")
 _QUIET: Final = frozenset({"/me", "/health", "/login"})
 """Pages on which no patient is seen; trying to log in is no safe method, and is recorded."""
 _HEADERS: Final = {"x-content-type-options": "nosniff", "referrer-policy": "same-origin"}
+
+
+BODY_SECONDS: Final = 60.0
+"""How long a request's body may pause: each one under way holds memory, and a place among the stores."""
 
 
 class AnswerBroken(Exception):
@@ -109,7 +115,7 @@ class AccessMiddleware:
         is_safe = scope["method"] in SAFE_METHODS
         if is_safe and status < 400 and (resource in _QUIET or scope["path"].startswith(self._static)):
             return None
-        asked = _asked(scope)
+        asked = _asked(scope) if principal else ("", "", "")  # else each made-up UID would become a row
         event = Event(
             action=_action(resource, is_safe=is_safe),
             who=principal.name if principal else "",
@@ -143,13 +149,18 @@ class _Answer:
     sending: Send
     code: str = ""
     received: int = 0
+    is_whole: bool = False
     is_begun: bool = False
     tally: Tally | None = None
 
     async def receive(self) -> Message:
-        """A message of the client; its bytes are counted."""
-        message = await self.receiving()
+        """A message of the client; its bytes are counted. A body that stops coming is one that was broken off."""
+        try:
+            message = await asyncio.wait_for(self.receiving(), None if self.is_whole else BODY_SECONDS)
+        except TimeoutError:
+            return {"type": "http.disconnect"}
         self.received += len(message.get("body", b""))
+        self.is_whole = not message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:
@@ -186,7 +197,12 @@ def _failure(status: int) -> Response:
 def _resource(scope: Scope) -> str:
     """The route that answers, as ``/studies/{study}``; empty: none was reached."""
     whole = getattr(scope.get("fastapi", {}).get("effective_route_context"), "path_format", None)
-    return str(whole or getattr(scope.get("route"), "path_format", ""))
+    found = whole or getattr(scope.get("route"), "path_format", "")
+    if found or not inspect.isroutine(scope.get("endpoint")):
+        return str(found)
+    # A plain route of Starlette: its parameters put back into the path.
+    names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    return "/".join(names.get(part, part) for part in scope["path"].split("/"))
 
 
 def _asked(scope: Scope) -> tuple[str, str, str]:
@@ -201,7 +217,7 @@ def _asked(scope: Scope) -> tuple[str, str, str]:
 def _action(resource: str, *, is_safe: bool) -> str:
     if resource in _ACTIONS:
         return _ACTIONS[resource]
-    if not is_safe:
+    if not is_safe and resource not in QUESTIONS:
         return "store"
     return "search" if resource.endswith(_SEARCHES) else "view"
 

@@ -30,7 +30,8 @@ KEYS_SECONDS: Final = 600.0
 """How long the issuer's keys are kept; a key that is taken away there is believed for so long at most."""
 
 MIN_REFRESH_SECONDS: Final = 10.0
-"""A token that names an unknown key makes the keys be fetched again, not more often than this."""
+"""A token that names an unknown key makes the keys be fetched again, not more often than this; nor is an issuer that
+does not answer asked more often."""
 
 Value = TypeVar("Value", bound=str)
 
@@ -102,7 +103,7 @@ class OpenIdProvider:
         self._config = config
         self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._fetched_at = float("-inf")
+        self._fetched_at = self._tried_at = float("-inf")
         self._lock = Lock()
 
     def principal(self, token: str) -> tuple[Principal, float] | None:
@@ -147,10 +148,14 @@ class OpenIdProvider:
     def _key(self, key_id: str | None) -> jwt.PyJWK | None:
         """The issuer's key of a name; the only key there is, for tokens that name none."""
         with self._lock:
-            age = self._clock() - self._fetched_at
-            if age > KEYS_SECONDS or (key_id not in self._keys and age > MIN_REFRESH_SECONDS):
+            now = self._clock()
+            is_old = now - self._fetched_at > KEYS_SECONDS
+            if (is_old or key_id not in self._keys) and now - self._tried_at > MIN_REFRESH_SECONDS:
+                self._tried_at = now
                 self._keys = self._fetch()
                 self._fetched_at = self._clock()
+            elif is_old:
+                raise TransientError("the keys of the OpenID provider could not be fetched some seconds ago")
             if key_id is None and len(self._keys) == 1:
                 return next(iter(self._keys.values()))
             return self._keys.get(key_id)

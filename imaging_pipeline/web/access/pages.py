@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, HTTPException, Query
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from imaging_pipeline.web.access.gate import COOKIE, is_same_origin
+from imaging_pipeline.web.access.gate import is_same_origin
 
 if TYPE_CHECKING:
     from imaging_pipeline.web.access.gate import Access
@@ -78,7 +78,7 @@ def _add_sessions(router: APIRouter, access: Access, study_page: str) -> None:
 
     @router.post("/login")
     async def login(request: Request) -> Response:
-        form = await _form(request)
+        form = await read_form(request)
         place = _local(form.get("next", "/"))
         token = form.get("token", "").strip()
         found = await access.of_bearer(token) if is_same_origin(request) else None
@@ -86,17 +86,17 @@ def _add_sessions(router: APIRouter, access: Access, study_page: str) -> None:
             return _page(access, place, wrong=True)
         principal, until = found
         request.state.principal = principal
-        return _with_session(request, place, *access.accounts.begin_session(principal, token, until))
+        return _with_session(request, access.cookie, place, *access.accounts.begin_session(principal, token, until))
 
     @router.post("/logout")
     def logout(request: Request) -> Response:
         if not is_same_origin(request):
             raise HTTPException(403, "other_origin")
-        value = request.cookies.get(COOKIE, "")
+        value = request.cookies.get(access.cookie, "")
         request.state.principal = access.accounts.of_session(value)
         access.accounts.end_session(value)
         answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE)
+        answer.delete_cookie(access.cookie)
         return answer
 
     @router.get("/link/{ticket}")
@@ -107,7 +107,7 @@ def _add_sessions(router: APIRouter, access: Access, study_page: str) -> None:
         principal, until = found
         request.state.principal = principal
         place = study_page.format(study=study)
-        return _with_session(request, place, *access.accounts.begin_session(principal, until=until))
+        return _with_session(request, access.cookie, place, *access.accounts.begin_session(principal, until=until))
 
 
 def _page(access: Access, place: str, *, wrong: bool = False) -> Response:
@@ -117,11 +117,11 @@ def _page(access: Access, place: str, *, wrong: bool = False) -> Response:
     return HTMLResponse(html, 403 if wrong else 200, headers)
 
 
-def _with_session(request: Request, place: str, value: str, seconds: float) -> Response:
+def _with_session(request: Request, cookie: str, place: str, value: str, seconds: float) -> Response:
     """Go to a place with a session, which no script can read and no other site can use."""
     answer = RedirectResponse(place, 303)
     is_secure = request.url.scheme == "https"
-    answer.set_cookie(COOKIE, value, max_age=int(seconds), secure=is_secure, httponly=True, samesite="lax")
+    answer.set_cookie(cookie, value, max_age=int(seconds), secure=is_secure, httponly=True, samesite="lax")
     return answer
 
 
@@ -131,15 +131,18 @@ def _local(place: str) -> str:
     return place if is_local else "/"
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def read_form(request: Request) -> dict[str, str]:
     """The fields of a small form.
 
     Raises:
-        HTTPException: 413, it is larger than any token.
+        HTTPException: 413, it is larger than any form of ours; 400, it did not come whole.
     """
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(413, "a token is not as long as this")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_FORM_BYTES:
+                raise HTTPException(413, "a form is not as long as this")
+    except ClientDisconnect:
+        raise HTTPException(400, "the form did not come whole") from None
     return {name: values[0] for name, values in parse_qs(body.decode("latin-1")).items()}

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import unicodedata
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from imaging_pipeline.errors import TransientError
 from imaging_pipeline.sqlite import connect
 
 INDEX_VERSION = "1"
@@ -19,6 +23,9 @@ INDEX_VERSION = "1"
 CACHE_KILOBYTES = 65_536
 MAPPED_BYTES = 1 << 30
 """Of the file, per process: reads then cost no system call."""
+
+_STEPS = 100_000
+"""Of SQLite's virtual machine between two looks at the clock: some milliseconds."""
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -86,6 +93,25 @@ def open_index(path: Path) -> sqlite3.Connection:
     connection.create_function("folded", 1, folded, deterministic=True)
     connection.create_function("inflated", 1, inflated, deterministic=True)
     return connection
+
+
+@contextmanager
+def in_time(connection: sqlite3.Connection, seconds: float) -> Iterator[sqlite3.Connection]:
+    """The connection, whose queries are given up after a while.
+
+    Raises:
+        TransientError: they were.
+    """
+    until = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
+    try:
+        yield connection
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        raise TransientError("a search took too long: ask for less") from None
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def meta(connection: sqlite3.Connection, name: str) -> str | None:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 
-from imaging_pipeline.web.index.file import create_index, deflated, inflated, open_index
+from imaging_pipeline.web.index.file import create_index, deflated, in_time, inflated, open_index
 from imaging_pipeline.web.index.headers import read_headers
 from imaging_pipeline.web.index.loading import bring_up_to_date
 from imaging_pipeline.web.index.model import Instance
@@ -28,6 +28,9 @@ _ORDER = "series.number, series.uid, instance.number, instance.uid"
 
 FILE_META = "0002"
 """Group of the file meta information, which is no part of an answer (PS3.18 F.2)."""
+
+SEARCH_SECONDS = 30.0
+"""How long one search may keep a thread and the disk busy; those over an index of columns take milliseconds."""
 
 _PLACES = 500
 """Keys of one query."""
@@ -87,10 +90,12 @@ class Index:
 
         Raises:
             PoisonInput: headers are looked into or answered, and one cannot be read.
+            TransientError: it takes too long.
         """
         if search.needs_headers and search.study is not None:
             self._have_headers(self.instances(search.study, search.series))
-        answer = run_search(self._connection(), search)
+        with in_time(self._connection(), SEARCH_SECONDS) as connection:
+            answer = run_search(connection, search)
         return self._with_headers(search, answer) if search.answers_headers else answer
 
     def close(self) -> None:

@@ -246,9 +246,12 @@ def _insert_instances(
 
 
 def _version_of(uri: str) -> str:
-    """Version of a file that no catalog lists: one that this software has made; empty where it is gone."""
+    """Version of a file that no catalog lists: one that this software has made; empty where it is gone.
+
+    It never makes links: the version of one is the link's own, so that what it leads to is refused as changed.
+    """
     try:
-        return file_version(uri_to_path(uri).stat())
+        return file_version(uri_to_path(uri).lstat())
     except OSError:
         return ""
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from enum import Enum
 from typing import Final, Protocol
 
 MAX_HEADER_BYTES: Final = 16_384
 """Longest header of a part; DICOM's have about a hundred bytes."""
+
+MAX_PARTS: Final = 100_000
+"""Of one body: what becomes of each is told at its end."""
 
 MAX_PADDING: Final = 1_024
 """White space that may follow a boundary."""
@@ -35,7 +39,7 @@ def parameters(content_type: str) -> tuple[str, dict[str, str]]:
     message = Message()
     message["Content-Type"] = content_type
     found = message.get_params() or [("", "")]
-    return message.get_content_type(), {name.lower(): value for name, value in found[1:]}
+    return message.get_content_type(), {name.lower(): collapse_rfc2231_value(value) for name, value in found[1:]}
 
 
 class _State(Enum):
@@ -65,12 +69,13 @@ class MultipartReader:
         self._rest = bytearray(b"\r\n")  # the first boundary may stand at the very start
         self._state = _State.PREAMBLE
         self._part: Part | None = None
+        self._parts = 0
 
     def feed(self, block: bytes) -> None:
         """Take the next block.
 
         Raises:
-            MalformedBodyError: a part's header is none, or too long.
+            MalformedBodyError: a part's header is none, or too long, or there are too many parts.
         """
         self._rest += block
         while self._step():
@@ -136,6 +141,9 @@ class MultipartReader:
             return False
         if not 0 <= end <= MAX_HEADER_BYTES:
             raise MalformedBodyError("the header of a part is too long")
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise MalformedBodyError(f"it has more than {MAX_PARTS} parts: send fewer at once")
         lines = bytes(self._rest[:end]).decode("latin-1").split("\r\n")
         del self._rest[: end + 4]
         fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -36,7 +36,7 @@ _STATUS: Final[Mapping[Reason, HTTPStatus]] = MappingProxyType(
 )
 """Of what cannot be read or given; of all other reasons 500: the object is damaged."""
 
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _CACHING: Final = MappingProxyType({"cache-control": "private, no-cache", "vary": "accept"})
 """A copy may be kept, and is asked about each time: rights and objects can be taken back."""
 

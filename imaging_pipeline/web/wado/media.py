@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
@@ -103,7 +104,8 @@ class Choice:
 def accepted(request: Request) -> list[MediaRange]:
     """What a client accepts, the most wanted first: the query parameter ``accept``, or the header (PS3.18 8.3.3.1)."""
     text = request.query_params.get("accept") or request.headers.get("accept") or "*/*"
-    ranges = [_range_of(part) for part in _PART.findall(text)[: 2 * _MOST_RANGES] if part.strip()]
+    parts = (found[0] for found in islice(_PART.finditer(text), 2 * _MOST_RANGES))  # each may look at all that follows
+    ranges = [_range_of(part) for part in parts if part.strip()]
     wanted = [found for found in ranges if found is not None and found.quality > 0]
     return sorted(wanted, key=lambda found: -found.quality)
 

@@ -139,7 +139,7 @@ def read_quality(text: str) -> int:
     Raises:
         WebError: 400.
     """
-    if not text.isdecimal() or not 1 <= int(text) <= 100:
+    if not text.isdecimal() or not 1 <= int(text[:4]) <= 100:
         raise WebError(400, "expected quality from 1 to 100")
     return int(text)
 

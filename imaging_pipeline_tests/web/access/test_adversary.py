@@ -11,6 +11,7 @@ import gzip
 import io
 import itertools
 import logging
+import re
 import shutil
 import sys
 import urllib.parse
@@ -47,6 +48,7 @@ BATCH = "2026-01-01.00001"
 STUDY, SERIES, INSTANCE = "1.2.276.77.1", "1.2.276.77.1.1", "1.2.276.77.1.1.1"
 HELD_STUDY = "1.2.276.77.9"
 UNKNOWN = "1.2.276.78.5"
+COOKIE = "imaging_session_research"
 
 SECRETS = (
     *(text.encode() for text in (
@@ -249,6 +251,8 @@ def uid_paths(study: str, series: str, instance: str) -> Iterator[str]:
         yield f"/dicom-web/studies/{study}/series/{series}/instances/{instance}{resource}"
     for page in ("studies", "series", "instances", "patients"):
         yield f"/{page}/{study}"
+    yield f"/studies/{study}/series/{series}"
+    yield f"/studies/{study}/series/{series}/instances/{instance}"
     yield f"/dicom-web/wado?requestType=WADO&studyUID={study}&seriesUID={series}&objectUID={instance}"
     yield f"/viewer/viewer?StudyInstanceUIDs={study}"
 
@@ -367,7 +371,7 @@ def test_no_method_and_no_header_changes_that(installed: Installation, share: in
         {"Host": "clinical.example"}, {"X-Original-URL": f"/dicom-web/studies/{STUDY}"},
         {"X-Forwarded-Prefix": "/clinical"},
         {"X-Rewrite-URL": f"/dicom-web/studies/{STUDY}"}, {"Range": "bytes=-99999"}, {"Accept": f"{STUDY}/*"},
-        {"If-None-Match": f'"{INSTANCE}"'}, {"Cookie": "imaging_session=../../identified; zone=clinical"},
+        {"If-None-Match": f'"{INSTANCE}"'}, {"Cookie": f"{COOKIE}=../../identified; zone=clinical"},
         {"X-Forwarded-User": "doctor"}, {"Remote-User": "doctor"}, {"Accept": "*/*; transfer-syntax=1.2.276.77.1"},
     ]  # fmt: skip
     methods = ("GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE")
@@ -492,7 +496,7 @@ def test_logs_and_audit_of_the_research_service_hold_no_identifier(
         logging.getLogger(name).setLevel(logging.WARNING)
     with caplog.at_level(logging.DEBUG):
         for path in some(uid_paths(STUDY, SERIES, INSTANCE), share // 3 or 1):
-            installed.ask("GET", path, Accept="text/html", Range="bytes=x", Cookie="imaging_session=Krautinger")
+            installed.ask("GET", path, Accept="text/html", Range="bytes=x", Cookie=f"{COOKIE}=Krautinger")
             installed.client.get(path, headers={"Accept": "application/json"})
         for query in ("PatientName=Krautinger", "Krautinger=1", "limit=Krautinger", "00100010[Krautinger]=1"):
             installed.ask("GET", f"/dicom-web/studies?{query}")
@@ -554,3 +558,89 @@ def test_the_search_for_identifiers_finds_them(installed: Installation) -> None:
         packed.writestr("x.dcm", original)
     for content in (original, archive.getvalue(), gzip.compress(original), "Krautinger".encode("utf-16-le")):
         assert leaks(content)
+
+
+def routes_of(installed: Installation) -> Iterator[tuple[str, str]]:
+    """Method and path of every route of the service, with UIDs of the research side in it."""
+    values = {"study": installed.study, "series": installed.series, "instance": installed.instance}
+
+    def places(routes: Iterable[Any], prefix: str) -> Iterator[tuple[str, str]]:
+        for route in routes:
+            path = prefix + str(getattr(route, "path", ""))
+            inner = getattr(route, "original_router", None) or getattr(route, "app", None)
+            if getattr(route, "methods", None) is None:
+                context = getattr(route, "include_context", None)
+                below = prefix + str(getattr(context, "prefix", "")) if context is not None else path
+                yield from places(getattr(inner, "routes", None) or [], below)
+                yield "GET", path or "/"
+            else:
+                yield from ((method, path) for method in sorted(route.methods))
+
+    for method, path in places(installed.client.app.routes, ""):  # type: ignore[attr-defined]
+        yield method, re.sub(r"\{(\w+)[^}]*\}", lambda name: values.get(name[1], "1"), path)
+
+
+PUBLIC = ("/login", "/logout", "/health", "/link/")
+
+
+def test_every_route_is_closed_to_strangers_and_to_tokens_that_are_none(installed: Installation) -> None:
+    accounts = installed.access.accounts
+    accounts.add_user("leaver", {Role.RESEARCH, Role.ANNOTATOR, Role.OPERATOR}, {installed.settings.project})
+    revoked, good = accounts.create_token("leaver"), accounts.create_token("leaver")
+    accounts.revoke_token(revoked.token_id)
+    forged = f"{good.text[:-1]}{'0' if good.text[-1] != '0' else '1'}"
+    nobody: list[dict[str, str]] = [
+        {},
+        {"Authorization": f"Bearer {revoked.text}"},
+        {"Authorization": f"Bearer {forged}"},
+        {"Authorization": "Basic bWFsbG9yeTp4"},
+        {"Cookie": f"{COOKIE}={good.text}"},
+        {"Authorization": "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJkb2N0b3IifQ."},
+    ]
+    found = [(method, path) for method, path in routes_of(installed) if not path.startswith(PUBLIC)]
+    assert len({path for _, path in found}) > 30
+    assert any(path.startswith("/studies/") for _, path in found)
+    for number, (method, path) in enumerate(found):
+        for headers in (nobody[0], nobody[1 + number % (len(nobody) - 1)]):
+            answer = installed.client.request(method, path, headers=headers)
+            assert answer.status_code == 401, (method, path, headers)
+            assert len(answer.content) < 100
+
+
+def test_who_has_a_link_to_one_study_gets_nothing_but_it(installed: Installation) -> None:
+    link = installed.access.links.to_study("mallory", installed.study)
+    visitor = TestClient(installed.client.app, follow_redirects=False)
+    assert visitor.get(link.replace(installed.study, UNKNOWN)).status_code == 403
+    begun = visitor.get(link)
+    assert begun.status_code == 303
+    assert "httponly" in begun.headers["set-cookie"].lower()
+    assert visitor.get(f"/dicom-web/studies/{installed.study}/metadata").status_code == 200
+    assert visitor.get(f"/studies/{installed.study}").status_code == 200
+    same = {"Origin": "http://testserver"}
+    for method, path in routes_of(installed):
+        is_theirs = installed.study in path or path.startswith((*PUBLIC, "/viewer/", "/static/")) or path == "/me"
+        if not is_theirs:
+            assert visitor.request(method, path, headers=same).status_code == 403, (method, path)
+    theirs = f"StudyInstanceUID={installed.study}"
+    for query in ("", f"?{theirs},{UNKNOWN}", f"?{theirs}&0020000D=*", f"?{theirs.lower()}&PatientID=*"):
+        assert visitor.get(f"/dicom-web/studies{query}").status_code == 403, query
+    for path in (f"/dicom-web/studies/{installed.study}/../{UNKNOWN}", f"/dicom-web/studies/{installed.study}%2f..%2f1",
+                 f"/dicom-web/studies/{installed.study}/series/../../{UNKNOWN}/series"):  # fmt: skip
+        assert visitor.get(path).status_code in {400, 403, 404}, path
+    assert visitor.post(f"/dicom-web/studies/{installed.study}", content=b"x", headers=same).status_code == 403
+
+
+def test_what_is_typed_into_the_search_page_is_in_no_address_and_finds_nothing(installed: Installation) -> None:
+    for typed in ("name=Krautinger", "patient=MRN-7781234", f"study={STUDY}", "accession=ACC992817", "name=%00%FF"):
+        answer = installed.client.post(
+            "/studies",
+            content=typed,
+            headers=installed.bearer | {"Content-Type": "application/x-www-form-urlencoded"},
+        )
+        assert answer.status_code == 303
+        refuses_to_leak(answer)
+        shown = installed.ask("GET", answer.headers["location"])
+        assert installed.study not in shown.text
+        assert not leaks(all_of(shown), allowed=urllib.parse.unquote_to_bytes(typed)), typed
+    for sealed in ("x", "gAAAA" + "A" * 200, "%00"):
+        assert installed.ask("GET", f"/studies?q={sealed}").status_code == 410
