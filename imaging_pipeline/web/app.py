@@ -1,4 +1,4 @@
-"""The service of one zone: DICOMweb, the viewer, and in front of them the gate that decides who may see what."""
+"""The service of one zone: study pages, DICOMweb, the viewer, and in front of them the gate: who may see what."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
 
 from imaging_pipeline import __version__
 from imaging_pipeline.errors import ImagingError
 from imaging_pipeline.web import conformance, qido
 from imaging_pipeline.web.access.gate import Access
+from imaging_pipeline.web.addresses import VIEWER
 from imaging_pipeline.web.errors import install_errors
 from imaging_pipeline.web.index import Index
 from imaging_pipeline.web.isolation import IsolationHeaders
+from imaging_pipeline.web.pages import routes as pages
 from imaging_pipeline.web.qido import ROOT
 from imaging_pipeline.web.stow import routes as stow
 from imaging_pipeline.web.stow.receivers import receiver_of
-from imaging_pipeline.web.viewer import PATH as VIEWER
 from imaging_pipeline.web.viewer import install_viewer
 from imaging_pipeline.web.wado import routes as wado
 from imaging_pipeline.web.zone import Zone
@@ -61,9 +60,9 @@ def create_app(zone: Zone, access: Access, *, viewer: Path | None = None) -> Fas
     for service in services:
         app.include_router(service, prefix=ROOT)
     app.include_router(conformance.router(services))
-    install_viewer(app, viewer)
-    app.add_route("/", _home)
-    access.install(app, knows=index.knows)
+    install_viewer(app, viewer, zone.name)
+    app.include_router(pages.router(zone, index, access, has_viewer=viewer is not None))
+    access.install(app, knows=index.knows, static=(VIEWER, pages.STATIC))
     app.add_middleware(IsolationHeaders)
     return app
 
@@ -92,7 +91,3 @@ async def _follow(index: Index) -> None:
         except ImagingError as error:
             _log.warning("the index was not refreshed: %s; trying again", type(error).__name__)
         await asyncio.sleep(REFRESH_SECONDS)
-
-
-def _home(_request: Request) -> Response:
-    return RedirectResponse(VIEWER)

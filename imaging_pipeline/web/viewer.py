@@ -17,10 +17,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from imaging_pipeline.web.addresses import VIEWER
 from imaging_pipeline.web.errors import WebError
 from imaging_pipeline.web.qido import ROOT
-
-PATH: Final = "/viewer/"
 
 INDEX: Final = "index.html"
 CONFIGURATION: Final = "app-config.js"
@@ -32,20 +31,33 @@ POLICY: Final = (
 )
 """The viewer's own scripts need eval and inline code; nothing is loaded from, or sent to, anywhere else."""
 
+LABELS: Final = ("pneumonia", "no pneumonia", "pneumonia ?")
+"""What the viewer offers to call a measurement; other words may be typed. The labels of a dataset are made of these."""
+
 _DIGEST_IN_NAME: Final = re.compile(r"(?:^|\.)[0-9a-f]{16}\.").search
 
 
-def install_viewer(app: FastAPI, folder: Path | None) -> None:
-    """Serve the viewer's files below :data:`PATH`; without them, say how to get them."""
-    app.add_route(PATH.rstrip("/"), _with_slash)
+def install_viewer(app: FastAPI, folder: Path | None, zone: str) -> None:
+    """Serve the viewer's files below :data:`VIEWER`; without them, say how to get them.
+
+    Args:
+        app: of the zone.
+        folder: the files, or None where they are not installed.
+        zone: its name, which the viewer shows.
+    """
+    app.add_route(VIEWER.rstrip("/"), _with_slash)
     if folder is None:
-        app.add_route(PATH + "{rest:path}", _not_installed)
+        app.add_route(VIEWER + "{rest:path}", _not_installed)
     else:
-        app.mount(PATH, _Viewer(folder), name="viewer")
+        app.mount(VIEWER, _Viewer(folder, configuration(zone)), name="viewer")
 
 
-def configuration() -> str:
-    """The viewer's configuration: this service is its only source of data."""
+def configuration(zone: str) -> str:
+    """The viewer's configuration, a script: this service is its only source of data.
+
+    Args:
+        zone: what stands in the place of the viewer's name, with a link to the study pages.
+    """
     service = {
         "friendlyName": "imaging-pipeline",
         "name": "imaging-pipeline",
@@ -65,10 +77,21 @@ def configuration() -> str:
     }
     config = {
         "name": "imaging-pipeline",
-        "routerBasename": PATH.rstrip("/"),
+        "routerBasename": VIEWER.rstrip("/"),
         "extensions": [],
         "modes": [],
-        "customizationService": [{"ohif.tours": {"$set": []}}],  # no guided tour over the first image
+        "customizationService": [
+            {
+                "ohif.tours": {"$set": []},  # no guided tour over the first image
+                "measurementLabels": {
+                    "$set": {
+                        "labelOnMeasure": False,
+                        "exclusive": False,
+                        "items": [{"value": label, "label": label} for label in LABELS],
+                    }
+                },
+            }
+        ],
         "showStudyList": True,
         "showWarningMessageForCrossOrigin": False,
         "showCPUFallbackMessage": True,
@@ -85,20 +108,28 @@ def configuration() -> str:
             }
         ],
     }
-    return f"window.config = {json.dumps(config, indent=2)};\n"
+    return _SCRIPT.format(config=json.dumps(config, indent=2), name=json.dumps(f"imaging-pipeline, {zone} zone"))
+
+
+_SCRIPT: Final = """window.config = {config};
+window.config.whiteLabeling = {{
+  createLogoComponentFn: (React) => React.createElement("a", {{href: "/", style: {{color: "white"}}}}, {name}),
+}};
+"""
 
 
 class _Viewer(StaticFiles):
     """Files of the viewer; addresses of its own pages all lead to its one page."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, configuration: str) -> None:
         super().__init__(directory=folder)
+        self._configuration = configuration
         self._page = (folder / INDEX).read_text(encoding="utf-8")
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """A file, the page, or the configuration."""
         if path == CONFIGURATION:
-            return _answer(configuration(), "text/javascript")
+            return _answer(self._configuration, "text/javascript")
         if path in (".", "", INDEX):
             return _answer(self._page, "text/html")
         try:
@@ -119,7 +150,7 @@ def _answer(text: str, media_type: str) -> Response:
 
 
 def _with_slash(request: Request) -> Response:
-    return RedirectResponse(str(request.url.replace(path=PATH)))
+    return RedirectResponse(str(request.url.replace(path=VIEWER)))
 
 
 def _not_installed(_request: Request) -> Response:

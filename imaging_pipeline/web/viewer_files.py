@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from imaging_pipeline.errors import ConfigurationError, TransientError
-from imaging_pipeline.web.viewer import PATH
+from imaging_pipeline.web.addresses import VIEWER
 
 PACKAGE: Final = "@ohif/app"
 VERSION: Final = "3.13.2"
@@ -113,6 +113,6 @@ def _unpack(archive: Path, folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.suffix in _ROOTS:
             data = path.read_bytes()
-            moved = _ROOTS[path.suffix].sub(rb"\g<1>" + PATH.encode(), data)
+            moved = _ROOTS[path.suffix].sub(rb"\g<1>" + VIEWER.encode(), data)
             if moved != data:
                 path.write_bytes(moved)

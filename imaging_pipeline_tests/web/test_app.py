@@ -97,6 +97,8 @@ def test_the_viewer_is_served_below_its_path_and_knows_this_service_alone(asked:
     assert configuration.headers["content-type"].startswith("text/javascript")
     assert f'"wadoRoot": "{ROOT}"' in configuration.text
     assert "http" not in configuration.text
+    assert '"imaging-pipeline, clinical zone"' in configuration.text
+    assert '"value": "no pneumonia"' in configuration.text
     chunk = asked.client.get("/viewer/a.bundle.0123456789abcdef.js")
     assert chunk.text == '__webpack_require__.p = "/viewer/";'
     assert "immutable" in chunk.headers["cache-control"]

@@ -6,6 +6,7 @@ import dagster as dg
 
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.automation import when_batch_is_ready
+from imaging_pipeline.defs.links import study_links
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.errors import ConfigurationError
@@ -54,7 +55,8 @@ def gold_result_object(
     batch_id = context.partition_key
     with workspace.research() as lake:
         counts = load_research_results(lake, batch_id, _options(workspace, RESEARCH.results))
-        metadata = {TABLE: _shown(counts)}
+        links = study_links(lake, batch_id, workspace.settings.serve_url)
+        metadata = {TABLE: _shown(counts) | links}
         yield from reporting.table_results(lake, RESEARCH.results, [TABLE], batch_id=batch_id, metadata=metadata)
 
 
