@@ -36,7 +36,7 @@ from imaging_pipeline.settings import LakeLocation
 
 __all__ = ["CODE_VERSION", "TASK", "LabelCounts", "import_labels", "row_token"]
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 """Raise it when the same sources would give other rows."""
 
 MAX_LABEL_FILE_BYTES = 500_000_000

@@ -1,13 +1,17 @@
 """Codes of findings and of their presence in structured reports, and the tasks they are labels of.
 
-SNOMED CT, its older form SRT, and RadLex for pneumonia; presence as in CID 240 and CID 242 of PS3.16.
+SNOMED CT, its older form SRT, and RadLex for pneumonia; presence as in CID 240 and CID 242 of PS3.16. Viewers without
+codes write words: in a comment on a measurement, or as the meaning of a code that stands for free text.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeAlias
+
+from imaging_pipeline.pneumonia.labels.plain import WORDS
 
 Code: TypeAlias = tuple[str, str]
 """Coding Scheme Designator and Code Value."""
@@ -54,3 +58,24 @@ PRESENCE: Mapping[Code, float | None] = MappingProxyType(
 MEASUREMENT_GROUP: Code = ("DCM", "125007")
 PERSON_OBSERVER: Code = ("DCM", "121008")
 ALGORITHM_NAME: Code = ("DCM", "111001")
+COMMENT: Code = ("DCM", "121106")
+FREE_TEXT = "CORNERSTONEFREETEXT"
+"""Code Value under which viewers on Cornerstone put what was typed, in schemes of several names."""
+
+
+def said_in_words(text: str) -> tuple[str, float | None] | None:
+    """The task a short text names and what it says of it; None when it says anything else: nothing is guessed.
+
+    >>> said_in_words("No pneumonia"), said_in_words("pneumonia?"), said_in_words("pneumonia of the left lung")
+    (('pneumonia', 0.0), ('pneumonia', None), None)
+    """
+    said = " ".join(re.findall(r"[^\W_]+|[?]", text.casefold()))
+    for task in _SPOKEN_OF:
+        before, found, after = f" {said} ".partition(f" {task} ")
+        rest = f"{before} {after}".strip()
+        if found and (not rest or rest in WORDS):
+            return task, WORDS[rest] if rest else 1.0
+    return None
+
+
+_SPOKEN_OF = sorted(set(TASKS.values()))

@@ -38,7 +38,7 @@ WRITTEN = (
     "official_split", "x", "y", "width", "height",
 )  # fmt: skip
 
-_WORDS: Mapping[str, float | None] = MappingProxyType(
+WORDS: Mapping[str, float | None] = MappingProxyType(
     dict.fromkeys(("true", "yes", "y", "positive", "pos", "present"), 1.0)
     | dict.fromkeys(("false", "no", "n", "negative", "neg", "absent", "normal"), 0.0)
     | dict.fromkeys(("-1", "-1.0", UNCERTAIN, "unclear", "equivocal", "indeterminate", "possible", "?"))
@@ -116,8 +116,8 @@ def _value(text: str, task: str) -> tuple[str, float | None]:
         raise RowRefused("expected a label")
     if word in {task, f"no {task}"}:
         return value_of(task, float(word == task)), float(word == task)
-    if word in _WORDS:
-        return value_of(task, _WORDS[word]), _WORDS[word]
+    if word in WORDS:
+        return value_of(task, WORDS[word]), WORDS[word]
     try:
         number = float(word)
     except ValueError:

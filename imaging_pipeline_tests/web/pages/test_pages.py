@@ -193,6 +193,11 @@ def pages(client: TestClient) -> dict[str, str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def clinical_pages(front: Front) -> dict[str, str]:
+    return pages(front.clinical)
+
+
 def test_the_first_page_is_the_study_list_newest_first(front: Front) -> None:
     answer = front.clinical.get("/", follow_redirects=True)
     assert answer.url.path == "/studies"
@@ -302,7 +307,7 @@ def test_the_research_side_leads_from_the_released_file_to_prediction_and_delive
     assert "CSV:RSNA" in study
     assert ">ann<" in study
     assert "Film with heat map, model pneumonia 7" in study
-    assert f"/dicom-web{path_of(picture)}/series/{picture.series_instance_uid}/instances/" in study
+    assert f"/dicom-web{path_of(film)}/series/{picture.series_instance_uid}/instances/" in study
     lineage = text(front.research, next(iter(re.findall(r'href="([^"]+)#lineage"', study))))
     steps = ["Released file", "Tensors", "Dataset versions", "Models and predictions", "Results as DICOM", "Deliveries"]
     places = [lineage.index(f"<h3>{step}</h3>") for step in steps]
@@ -319,8 +324,8 @@ def test_research_pages_hold_nothing_identified(front: Front) -> None:
             assert marker not in page, path
 
 
-def test_hostile_values_are_seen_and_do_nothing(front: Front) -> None:
-    for path, page in pages(front.clinical).items():
+def test_hostile_values_are_seen_and_do_nothing(clinical_pages: dict[str, str]) -> None:
+    for path, page in clinical_pages.items():
         assert "<script" not in page, path
         assert "<img src=x" not in page, path
         assert "\u202e" not in page, path
@@ -328,13 +333,13 @@ def test_hostile_values_are_seen_and_do_nothing(front: Front) -> None:
         assert not re.search(r"<[a-z][^>]*\s(on\w+|style)=", page), path
         assert "{{" not in page or "{{ 7 * 7 }}" in page, path
         assert len(page) < 200_000, path
-    film = text(front.clinical, "/studies/2.25.3")
+    film = clinical_pages["/studies/2.25.3"]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;⟨U+202E⟩evil" in film
     assert "{{ 7 * 7 }}" in film
 
 
-def test_no_address_or_title_names_a_patient(front: Front) -> None:
-    for path, page in pages(front.clinical).items():
+def test_no_address_or_title_names_a_patient(clinical_pages: dict[str, str]) -> None:
+    for path, page in clinical_pages.items():
         places = re.findall(r'(?:href|src|action)="([^"]*)"', page) + re.findall("<title>(.*)</title>", page)
         for place in (path, *places):
             assert not any(marker in place for marker in ("wetschge", "Quirin", PATIENT, ACCESSION, "Bogus")), path
@@ -350,8 +355,8 @@ def test_pages_load_nothing_but_pictures_and_one_style_sheet(front: Front) -> No
     assert again.status_code == 304
 
 
-def test_every_page_can_be_used_by_ear_and_keyboard(front: Front) -> None:
-    for path, page in pages(front.clinical).items():
+def test_every_page_can_be_used_by_ear_and_keyboard(clinical_pages: dict[str, str]) -> None:
+    for path, page in clinical_pages.items():
         assert page.count("<h1") == 1, path
         assert '<html lang="en">' in page, path
         assert 'href="#content"' in page, path
