@@ -16,9 +16,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from imaging_pipeline import __version__
+from imaging_pipeline.cli_access import add_access, record_query
 from imaging_pipeline.cli_dataset import add_dataset
 from imaging_pipeline.cli_deid import add_deid
 from imaging_pipeline.cli_import import add_import
+from imaging_pipeline.cli_pacs import add_pacs
+from imaging_pipeline.cli_predict import add_predict, sql_functions
+from imaging_pipeline.cli_send import add_send
+from imaging_pipeline.cli_serve import add_serve
 from imaging_pipeline.errors import ConfigurationError, ImagingError, TransientError
 from imaging_pipeline.settings import Settings
 from imaging_pipeline.sources import SourceConfig, one_time_source
@@ -124,9 +129,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="what is in each zone, and what waits").set_defaults(run=_status)
     commands.add_parser("doctor", help="check this installation").set_defaults(run=_doctor)
 
-    add_deid(commands, _progress)
-    add_dataset(commands)
-    add_import(commands, _progress)
+    for add in (add_access, add_dataset, add_pacs, add_send, add_serve):
+        add(commands)
+    for add_with_bars in (add_deid, add_import, add_predict):
+        add_with_bars(commands, _progress)
 
     dev = commands.add_parser("dev", help="open the Dagster UI and daemon on this instance")
     dev.add_argument("--port", type=int, default=3000)
@@ -211,10 +217,12 @@ def _learn(_: argparse.Namespace, settings: Settings) -> int:
 def _sql(options: argparse.Namespace, settings: Settings) -> int:
     from imaging_pipeline.lake.console import run_query  # noqa: PLC0415
 
+    record_query(settings, options.lake, options.query, is_reidentified=options.reidentify)
     lakes = {"research": [settings.research], "identified": [settings.identified]}
     locations = lakes.get(options.lake, [settings.research, settings.identified])
     crosswalk = _crosswalk(settings) if options.reidentify else None
-    frame = run_query(options.query, locations, crosswalk=crosswalk).to_pandas()
+    functions = None if options.lake == "identified" else sql_functions(settings)
+    frame = run_query(options.query, locations, crosswalk=crosswalk, add_functions=functions).to_pandas()
     if options.csv:
         print(frame.to_csv(index=False), end="")
     else:

@@ -31,6 +31,9 @@ VERSION_POLICIES = ("keep_last", "keep_first", "keep_both")
 SHARD_COMPRESSIONS = ("none", "lz4")
 """How tensor shards are packed; plain ones are mapped into memory, packed ones travel faster."""
 
+RESULT_KINDS = ("all", "reports", "off")
+"""What is made of predictions as DICOM objects: reports and pictures, reports alone, or nothing."""
+
 _PREFIX = "IMAGING_PIPELINE_"
 
 
@@ -65,6 +68,18 @@ def site_columns_file(environ: Mapping[str, str] | None = None) -> Path | None:
     return Path(text).expanduser() if text else None
 
 
+def secret_of(variable: str) -> str:
+    """The secret that an environment variable holds, whose name stands in a configuration file.
+
+    Raises:
+        ConfigurationError: the variable is not set.
+    """
+    secret = os.environ.get(variable, "").strip()
+    if not secret:
+        raise ConfigurationError(f"the environment variable {variable} is not set; the configuration names it")
+    return secret
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that differs between two installations.
@@ -83,6 +98,7 @@ class Settings:
         minimum_age_seconds: a file younger than this may still be being written and waits.
         elements: which elements of headers become rows of ``dicom_element``: ``all``, ``standard`` or ``off``.
         columns: file of the site's own columns, or None.
+        pacs: file of PACS peers, of what is fetched from them and sent to them, or None.
         version_policy: what becomes current when a SOP Instance UID comes again with other bytes.
         study_quiet_seconds: a study without a new image for so long is complete.
         study_limit_seconds: a study is complete after so long even when images still come.
@@ -97,7 +113,14 @@ class Settings:
         datasets: datasets that are frozen, each a shipped name or a path, with commas between them; the first is the
             model's.
         training: how the network is trained, by shipped name or path.
+        results: what is made of predictions as DICOM objects: ``all``, ``reports`` or ``off``.
+        lung_model: network that finds the lungs: a file or a MONAI bundle; None: that of the package.
+        viewer_compat: whether segmentations of films state a plane by convention, as some viewers need.
         mlflow_tracking_uri: MLflow backend store.
+        viewer_files: folder of the OHIF viewer's files, which ``viewer install`` puts there.
+        serve_url: where people reach the research zone's service; None: pages of Dagster do not link to it.
+        oidc: file that says which OpenID provider the web services believe, or None.
+        audit_heads: folder for the heads of the audit logs, best on another disk; None: beside the logs.
     """
 
     home: Path
@@ -117,6 +140,7 @@ class Settings:
     minimum_age_seconds: float = 2.0
     elements: str = "all"
     columns: Path | None = None
+    pacs: Path | None = None
     version_policy: str = "keep_last"
     study_quiet_seconds: float = 300.0
     study_limit_seconds: float = 3600.0
@@ -130,7 +154,14 @@ class Settings:
     shard_compression: str = "none"
     datasets: str = "pneumonia"
     training: str = "resnet18-128"
+    results: str = "all"
+    lung_model: Path | None = None
+    viewer_compat: bool = False
     epochs: int | None = None
+    viewer_files: Path = Path("viewer")
+    serve_url: str | None = None
+    oidc: Path | None = None
+    audit_heads: Path | None = None
     _key_text: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -162,6 +193,7 @@ class Settings:
             minimum_age_seconds=read.seconds("MINIMUM_AGE_SECONDS", 2.0),
             elements=read.choice("ELEMENTS", tuple(ElementMode)),
             columns=site_columns_file(env) if read.text("COLUMNS", "") else None,
+            pacs=read.path("PACS"),
             version_policy=read.choice("VERSION_POLICY", VERSION_POLICIES),
             study_quiet_seconds=read.seconds("STUDY_QUIET_SECONDS", 300.0),
             study_limit_seconds=read.seconds("STUDY_LIMIT_SECONDS", 3600.0),
@@ -176,6 +208,13 @@ class Settings:
             datasets=read.text("DATASETS", "pneumonia"),
             training=read.text("TRAINING", "resnet18-128"),
             epochs=read.positive("EPOCHS", 0) or None,
+            results=read.choice("RESULTS", RESULT_KINDS),
+            lung_model=read.path("LUNG_MODEL"),
+            viewer_compat=read.choice("VIEWER_COMPAT", ("off", "on")) == "on",
+            viewer_files=read.path("OHIF") or home / "viewer",
+            serve_url=read.text("SERVE_URL", "").rstrip("/") or None,
+            oidc=read.path("OIDC"),
+            audit_heads=read.path("AUDIT_HEADS"),
             _key_text=read.text("MASTER_KEY", "") or None,
         )
         read.refuse_unknown()
@@ -192,8 +231,9 @@ class Settings:
             raise ConfigurationError(f"{_PREFIX}SOURCE must be made of letters, digits and underscores")
         if self.study_limit_seconds < self.study_quiet_seconds:
             raise ConfigurationError(f"{_PREFIX}STUDY_LIMIT_SECONDS must not be less than {_PREFIX}STUDY_QUIET_SECONDS")
-        if self.s3_endpoint_url and not re.fullmatch(r"https?://[^@/\s]+/?", self.s3_endpoint_url):
-            raise ConfigurationError(f"{_PREFIX}S3_ENDPOINT_URL must be http(s)://host[:port], without credentials")
+        for name, url in (("S3_ENDPOINT_URL", self.s3_endpoint_url), ("SERVE_URL", self.serve_url)):
+            if url and not re.fullmatch(r"https?://[^@/\s]+/?", url):
+                raise ConfigurationError(f"{_PREFIX}{name} must be http(s)://host[:port], without credentials")
 
     @property
     def landing_source(self) -> SourceConfig:
@@ -215,6 +255,10 @@ class Settings:
         """File of what people decided about held pixels."""
         return self.home / "vault" / "decisions.yaml"
 
+    def access_files(self, zone: str) -> Path:
+        """Folder of users, service key and audit log of a zone, ``research`` or ``clinical``, on its own side."""
+        return self.home / ("research" if zone == "research" else "identified") / "access"
+
     @property
     def evidence_files(self) -> Path:
         """Pages of evidence, one for each batch; they name no original."""
@@ -224,6 +268,26 @@ class Settings:
     def deid_files(self) -> Path:
         """Folder of the de-identified DICOM files."""
         return self.home / "research" / "files"
+
+    @property
+    def research_results(self) -> Path:
+        """Folder of what is made of predictions about released images."""
+        return self.home / "research" / "results"
+
+    @property
+    def identified_results(self) -> Path:
+        """Folder of what is made of predictions about originals, to be sent back."""
+        return self.home / "identified" / "results"
+
+    @property
+    def segmentation_files(self) -> Path:
+        """Folder of the segmentations made of released films."""
+        return self.home / "research" / "segmentations"
+
+    @property
+    def annotation_files(self) -> Path:
+        """Folder of what people have drawn, measured or written on released studies and sent back."""
+        return self.home / "research" / "annotations"
 
     @property
     def tensor_cache(self) -> Path:
@@ -330,6 +394,10 @@ class _Reader:
     def text(self, name: str, default: str) -> str:
         self._known.add(_PREFIX + name)
         return self._env.get(_PREFIX + name, "").strip() or default
+
+    def path(self, name: str) -> Path | None:
+        text = self.text(name, "")
+        return Path(text).expanduser().resolve() if text else None
 
     def positive(self, name: str, default: int) -> int:
         value = self.text(name, str(default))

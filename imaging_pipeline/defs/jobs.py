@@ -15,6 +15,7 @@ BATCH_ASSETS = (
 
 MODEL_ASSETS = dg.AssetSelection.assets(
     asset_key("gold", "label"),
+    asset_key("gold", "annotation"),
     asset_key("gold", "dataset_version"),
     asset_key("gold", "dataset_member"),
     asset_key("gold", "pneumonia_model"),
@@ -40,7 +41,7 @@ train_model = dg.define_asset_job(
     "train_model",
     selection=MODEL_ASSETS,
     executor_def=dg.in_process_executor,
-    description="Labels, dataset version, and a pneumonia model trained on it.",
+    description="Labels, annotations, dataset version, and a pneumonia model trained on it.",
 )
 
 predict_batch = dg.define_asset_job(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dagster_aws.s3 import S3Resource
@@ -44,6 +45,7 @@ from imaging_pipeline.tensors.shards import Compression
 from imaging_pipeline.tensors.storage import ShardStore
 from imaging_pipeline.tensors.thumbnails import CODE_VERSION as THUMBNAIL_VERSION
 from imaging_pipeline.tensors.versions import DatasetVersion, freeze_dataset
+from imaging_pipeline.web.zone import Zone, ZoneName
 
 Progress = Callable[[int, int], None]
 """Takes the things done since the last call, and all there are."""
@@ -118,6 +120,26 @@ class Workspace:
     def reader(self) -> ObjectReader:
         """Reads objects of all sources."""
         return ObjectReader(self.access(), {config.name: self.access(config) for config in self.settings.sources})
+
+    def zone(self, name: ZoneName) -> Zone:
+        """What a service of one zone works on; of the research zone nothing leads to the identified side."""
+        settings = self.settings
+        if name is ZoneName.RESEARCH:
+            folder, schema, lake, reader = "research", "deid", self.research, ObjectReader(self.access())
+            landing = settings.annotation_files
+        else:
+            folder, schema, lake, reader = "identified", "silver", self.identified, self.reader()
+            landing = settings.landing
+        return Zone(
+            name=name,
+            schema=schema,
+            open_lake=partial(lake, read_only=True),
+            write_lake=lake,
+            reader=reader,
+            folder=settings.home / folder,
+            landing=landing,
+            project=settings.project,
+        )
 
     def limits(self) -> BatchLimits:
         """How large a batch may be, and how many one tick may cut."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from imaging_pipeline.defs import reporting
+from imaging_pipeline.defs.links import study_links
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.deid.evidence import Evidence
@@ -14,8 +15,10 @@ from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.release import Releaser, release_batch
 from imaging_pipeline.deid.targets import keys_of_batch
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
+from imaging_pipeline.pneumonia.results.batch import CLINICAL, RESEARCH, withdraw_results
 from imaging_pipeline.tensors.thumbnail_batch import withdraw_thumbnails
 from imaging_pipeline.tensors.withdrawal import withdraw_tensors
+from imaging_pipeline.web.stow.annotations import settle_annotations
 
 PROOFS = ("deid_verification", "deid_evidence")
 """Tables that say what was done to the others."""
@@ -24,7 +27,7 @@ CODE_VERSION = f"deid-{ENGINE_VERSION}"
 
 _PAGE = "research/evidence below the pipeline's home, one page for each batch"
 
-TABLES = (*ENTITY_TABLES, "change_feed", *PROOFS)
+TABLES = (*ENTITY_TABLES, "change_feed", "made_object", *PROOFS)
 
 
 def _deps(table: str) -> list[dg.AssetKey]:
@@ -66,6 +69,9 @@ def deid(
         finally:  # a refused batch has taken back what was deleted all the same
             withdraw_thumbnails(research, keys)  # first: they go also where the store of shards does not answer
             withdraw_tensors(research, keys, workspace.shards())
+            settle_annotations(research, workspace.settings.annotation_files)
+            withdraw_results(research, RESEARCH)
+            withdraw_results(identified, CLINICAL)
         held = identified.rows(
             """SELECT issue_code, count(*) FROM bronze.ingest_issue
             WHERE arrival_batch = ? AND stage = 'DEID' GROUP BY ALL ORDER BY 2 DESC""",
@@ -82,7 +88,8 @@ def deid(
         evidence = read_evidence(research, batch_id)
         assert evidence is not None, "a release writes its evidence"
         write_page(workspace.settings.evidence_files / f"{batch_id}.html", evidence)
-        metadata = {"deid_verification": shown, "deid_evidence": _shown(evidence)}
+        links = study_links(research, batch_id, workspace.settings.serve_url)
+        metadata = {"deid_verification": shown, "deid_evidence": _shown(evidence), "dicom_study": links}
         yield from reporting.table_results(research, "deid", TABLES, batch_id=batch_id, metadata=metadata)
 
 

@@ -15,7 +15,7 @@ CODE_VERSION = f"silver-{PROJECTION_VERSION}"
 _DEPS = (reporting.asset_key("bronze", "object_catalog"), reporting.asset_key("bronze", "dicom_header"))
 
 
-TABLES = (*ENTITY_TABLES, "change_feed")
+TABLES = (*ENTITY_TABLES, "change_feed", "made_object")
 
 
 @dg.multi_asset(

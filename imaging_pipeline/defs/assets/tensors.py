@@ -127,6 +127,7 @@ def label(workspace: dg.ResourceParam[Workspace]) -> Iterator[dg.MaterializeResu
             deps=[
                 reporting.asset_key("gold", "image_tensor"),
                 reporting.asset_key("gold", "label"),
+                reporting.asset_key("gold", "annotation"),
                 reporting.asset_key("deid", "study_state"),
             ],
             is_partitioned=False,
