@@ -1,7 +1,5 @@
 """The code location: everything Dagster shows and runs."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from imaging_pipeline.defs import completion, delivery, intake, jobs, pacs, promotion
