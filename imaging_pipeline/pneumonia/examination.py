@@ -22,10 +22,11 @@ from imaging_pipeline.pneumonia.memory import ImageMemory
 from imaging_pipeline.pneumonia.model_card import EXTERNAL, Part, model_card, parts_of
 from imaging_pipeline.pneumonia.network import score_and_embed, with_plausibility
 from imaging_pipeline.pneumonia.operating_point import calibrated
+from imaging_pipeline.pneumonia.pixel_statistics import pixel_statistics
 from imaging_pipeline.pneumonia.plausibility import fit_plausibility
 from imaging_pipeline.pneumonia.plots import EXAMPLES, example_sheet, report_figures, worst_errors
 from imaging_pipeline.pneumonia.prediction import Prediction, answer, joined
-from imaging_pipeline.pneumonia.shortcuts import Side, lung_alarm, pixel_statistics, shortcut_alarms
+from imaging_pipeline.pneumonia.shortcuts import Side, lung_alarm, shortcut_alarms
 from imaging_pipeline.pneumonia.training import score_all
 from imaging_pipeline.tensors.splits import Split
 

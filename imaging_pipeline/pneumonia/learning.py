@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from imaging_pipeline.tensors.dataset import ImageDataset
     from imaging_pipeline.tensors.recipe import Recipe
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 """Raise it when the same dataset and configuration would give another model, or another record of it."""
 
 TRAINING_TAG = "training_digest"

@@ -7,8 +7,9 @@ patients. Contains no network and no lake. scikit-learn is imported when needed.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -53,10 +54,7 @@ SMALLEST_MATCH = 20
 LUNG_RATIO = 1.1
 """Mass of the heat maps in the lungs over the lungs' part of the image; 1 is what a blind guess gives."""
 
-HISTOGRAM_BINS = 16
-BORDER = 0.05
-CORNER = 0.15
-"""Widths of border and corners as parts of the side."""
+_SEVERITY = (Verdict.NOT_COMPUTED, Verdict.QUIET, Verdict.UNCLEAR, Verdict.RAISED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class Side:
         labels: bool (N,).
         patients: whose image each is.
         facts: what is known of each.
-        statistics: of the pixels of each, float64 (N, F), from `pixel_statistics`.
+        statistics: of the pixels of each, float64 (N, F), from `pixel_statistics.pixel_statistics`.
         embeddings: what the network makes of each, float32 (N, width).
         scores: of the model, float64 (N,).
     """
@@ -79,31 +77,57 @@ class Side:
     embeddings: NDArray[np.float32]
     scores: Floats
 
+    def within(self, collection: str) -> Side:
+        """The images of one collection."""
+        chosen = [position for position, facts in enumerate(self.facts) if _collection(facts) == collection]
+        return Side(
+            self.labels[chosen],
+            [self.patients[position] for position in chosen],
+            [self.facts[position] for position in chosen],
+            self.statistics[chosen],
+            self.embeddings[chosen],
+            self.scores[chosen],
+        )
+
 
 def shortcut_alarms(train: Side, test: Side, rules: PromotionRules, seed: int) -> list[Alarm]:
-    """All alarms that need no lung masks."""
-    return [
-        _baseline_alarm(
-            "metadata_only",
-            "Can the label be told from what the header says of patient, device and exposure?",
-            _vectors([each.metadata for each in train.facts], [each.metadata for each in test.facts]),
-            (train, test, rules, seed),
-        ),
-        _baseline_alarm(
-            "file_statistics_only",
-            "Can the label be told from size, matrix and compression of the file?",
-            _vectors([each.file for each in train.facts], [each.file for each in test.facts]),
-            (train, test, rules, seed),
-        ),
-        _baseline_alarm(
-            "pixel_statistics_only",
-            "Can the label be told from brightness, histogram, borders and corners of the image?",
-            (train.statistics, test.statistics),
-            (train, test, rules, seed),
-        ),
-        _source_alarm(train, test, rules, seed),
-        _matched_alarm(train, test, seed),
-    ]
+    """All alarms that need no lung masks.
+
+    What a baseline achieves is asked over all images and within each collection, for a mixture of collections can hide
+    what each of them gives away; the most alarming answer counts.
+    """
+    metadata, file, pixels = (
+        _everywhere(partial(_baseline_alarm, name, question, features, rules=rules, seed=seed), train, test)
+        for name, question, features in _BASELINES
+    )
+    matched = _everywhere(partial(_matched_alarm, seed=seed), train, test)
+    return [metadata, file, pixels, _source_alarm(train, test, rules, seed), matched]
+
+
+def _everywhere(ask: Callable[[Side, Side], Alarm], train: Side, test: Side) -> Alarm:
+    """The most alarming answer of all images together and of each collection by itself."""
+    pooled = ask(train, test)
+    answers = [pooled]
+    for name in _collections(train, test):
+        alarm = ask(train.within(name), test.within(name))
+        over_all = "" if pooled.figure is None else f"; over all images {pooled.figure:.3f}"
+        answers.append(replace(alarm, note=f"within {name}: {alarm.note}{over_all}"))
+    return max(answers, key=lambda alarm: (_SEVERITY.index(alarm.verdict), alarm.figure or 0.0))
+
+
+def _collections(train: Side, test: Side) -> list[str]:
+    """Collections that are large enough to be asked by themselves; none where there is but one."""
+    images = Counter(map(_collection, train.facts))
+    patients = Counter(
+        name
+        for name, _ in {(_collection(facts), patient) for facts, patient in zip(test.facts, test.patients, strict=True)}
+    )
+    names = sorted(name for name in images if name and images[name] >= SMALLEST_SOURCE)
+    return [name for name in names if patients[name] >= SMALLEST_TEST] if len(names) > 1 else []
+
+
+def _collection(facts: ImageFacts) -> str:
+    return facts.sources.get("collection", "")
 
 
 def lung_alarm(inside: Floats, lungs: Floats, patients: Sequence[str], seed: int) -> Alarm:
@@ -138,39 +162,50 @@ def lung_alarm(inside: Floats, lungs: Floats, patients: Sequence[str], seed: int
     )
 
 
-def pixel_statistics(images: Iterable[NDArray[np.float32]]) -> Floats:
-    """Numbers (N, F) of each image (1, H, W), float32 on 0-1, that know nothing of anatomy."""
-    return np.array([_statistics_of(image[0]) for image in images], np.float64)
+def _metadata(train: Side, test: Side) -> tuple[Floats, Floats]:
+    return _vectors(*([each.metadata for each in side.facts] for side in (train, test)))
 
 
-def _statistics_of(image: NDArray[np.float32]) -> list[float]:
-    height, width = image.shape
-    border = max(1, int(BORDER * min(height, width)))
-    corner = max(1, int(CORNER * min(height, width)))
-    edges = (image[:border], image[-border:], image[:, :border], image[:, -border:])
-    corners = (
-        image[:corner, :corner],
-        image[:corner, -corner:],
-        image[-corner:, :corner],
-        image[-corner:, -corner:],
-    )
-    histogram = np.histogram(image, HISTOGRAM_BINS, (0, 1))[0] / image.size
-    parts = [value for part in (image, *edges, *corners) for value in (part.mean(), part.std())]
-    return [*map(float, parts), *map(float, np.percentile(image, [1, 25, 50, 75, 99])), *map(float, histogram)]
+def _file(train: Side, test: Side) -> tuple[Floats, Floats]:
+    return _vectors(*([each.file for each in side.facts] for side in (train, test)))
+
+
+_BASELINES: tuple[tuple[str, str, Callable[[Side, Side], tuple[Floats, Floats]]], ...] = (
+    (
+        "metadata_only",
+        "Can the label be told from what the header says of patient, device and exposure?",
+        _metadata,
+    ),
+    (
+        "file_statistics_only",
+        "Can the label be told from size, matrix and compression of the file?",
+        _file,
+    ),
+    (
+        "pixel_statistics_only",
+        "Can the label be told from brightness, histogram, borders and corners of the image?",
+        lambda train, test: (train.statistics, test.statistics),
+    ),
+)
+"""Name, question and features of each baseline."""
 
 
 def _baseline_alarm(
     name: str,
     question: str,
-    features: tuple[Floats, Floats],
-    asked: tuple[Side, Side, PromotionRules, int],
+    features_of: Callable[[Side, Side], tuple[Floats, Floats]],
+    train: Side,
+    test: Side,
+    *,
+    rules: PromotionRules,
+    seed: int,
 ) -> Alarm:
     """How well a random forest of some features does what the model does."""
-    train, test, rules, seed = asked
+    features = features_of(train, test)
     if not features[0].shape[1]:
         return _unanswered(name, question, rules.shortcut_auroc, "nothing of the kind is known of these images")
-    if len(set(test.labels.tolist())) < 2:
-        return _unanswered(name, question, rules.shortcut_auroc, "the test side has one class only")
+    if any(len(set(side.labels.tolist())) < 2 for side in (train, test)):
+        return _unanswered(name, question, rules.shortcut_auroc, "one side has one class only")
     guesses = _forest(features, train.labels, seed)
     figure, found = _auroc(guesses, test.labels, test.patients, seed)
     note = f"a random forest of {features[0].shape[1]} features, fitted on {len(train.labels)} images"
@@ -187,8 +222,7 @@ def _source_alarm(train: Side, test: Side, rules: PromotionRules, seed: int) -> 
     ]
     if not answers:
         return _unanswered(name, question, SOURCE_AUROC, "the images are of one source, or it is not known")
-    order = [Verdict.QUIET, Verdict.UNCLEAR, Verdict.RAISED]
-    verdict, figure, found, note = max(answers, key=lambda answer: (order.index(answer[0]), answer[1]))
+    verdict, figure, found, note = max(answers, key=lambda answer: (_SEVERITY.index(answer[0]), answer[1]))
     return Alarm(name, question, figure, found, SOURCE_AUROC, verdict, note)
 
 
@@ -237,13 +271,15 @@ def _both(first: Verdict, second: Verdict) -> Verdict:
     return Verdict.UNCLEAR if Verdict.UNCLEAR in {first, second} else Verdict.RAISED
 
 
-def _matched_alarm(train: Side, test: Side, seed: int) -> Alarm:
+def _matched_alarm(train: Side, test: Side, *, seed: int) -> Alarm:
     """Whether the model still knows the classes apart among images that the header and the file do not."""
     name = "matched_subset"
     question = "How much AUROC is lost among cases and controls that metadata and file tell nothing about?"
     features = _vectors(*([{**each.metadata, **each.file} for each in side.facts] for side in (train, test)))
     if not features[0].shape[1]:
         return _unanswered(name, question, MATCHED_DROP, "nothing is known of these images to match them by")
+    if any(len(set(side.labels.tolist())) < 2 for side in (train, test)):
+        return _unanswered(name, question, MATCHED_DROP, "one side has one class only")
     guesses = _forest(features, train.labels, seed)
     pairs = matched_pairs(guesses, test.labels)
     if len(pairs) < SMALLEST_MATCH:

@@ -10,7 +10,8 @@ import pytest
 from imaging_pipeline.pneumonia.alarms import Alarm, Verdict
 from imaging_pipeline.pneumonia.config import PromotionRules
 from imaging_pipeline.pneumonia.facts import ImageFacts
-from imaging_pipeline.pneumonia.shortcuts import Side, lung_alarm, matched_pairs, pixel_statistics, shortcut_alarms
+from imaging_pipeline.pneumonia.pixel_statistics import pixel_statistics
+from imaging_pipeline.pneumonia.shortcuts import Side, lung_alarm, matched_pairs, shortcut_alarms
 
 RULES = PromotionRules()
 NAMES = {"metadata_only", "file_statistics_only", "pixel_statistics_only", "source_from_pixels", "matched_subset"}
@@ -176,3 +177,22 @@ def test_few_patients_raise_no_alarm_however_clear_the_figure() -> None:
     alarm = alarms(train, few)["metadata_only"]
     assert alarm.figure == pytest.approx(0.9, abs=0.05)
     assert alarm.verdict is Verdict.UNCLEAR
+
+
+def test_what_gives_the_label_away_in_one_collection_is_found_in_a_mixture() -> None:
+    def mixed(original: Side, seed: int) -> Side:
+        """A quarter of the images are of a collection in which the size of the file tells the label."""
+        rng = np.random.default_rng(seed)
+        small = rng.random(len(original.labels)) < 0.25
+        sizes = np.where(small, 30_000.0 + 9_000.0 * original.labels, rng.integers(10_000, 50_000, len(small)))
+        facts = [
+            replace(each, file={"file_bytes": float(size)}, sources={"collection": "small" if is_small else "large"})
+            for each, size, is_small in zip(original.facts, sizes, small, strict=True)
+        ]
+        return replace(original, facts=facts)
+
+    found = alarms(mixed(TRAIN, 3), mixed(TEST, 4))
+    assert found["file_statistics_only"].verdict is Verdict.RAISED
+    assert found["file_statistics_only"].note.startswith("within small: ")
+    assert "over all images 0." in found["file_statistics_only"].note
+    assert found["metadata_only"].verdict is Verdict.QUIET
