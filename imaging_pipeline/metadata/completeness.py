@@ -212,7 +212,11 @@ FROM temp.study_after
 
 _RELEASED = """
 CREATE OR REPLACE TEMP TABLE released AS
-SELECT study_key, number_of_study_related_instances AS instances FROM deid.dicom_study
+SELECT study_key, number_of_study_related_instances - coalesce(made, 0) AS instances FROM deid.dicom_study
+LEFT JOIN (
+    SELECT study_key, count(*) AS made FROM deid.dicom_instance JOIN deid.dicom_series USING (series_key)
+    WHERE instance_key IN (SELECT instance_key FROM deid.made_object) GROUP BY study_key
+) USING (study_key)
 """
 
 _STATES = """

@@ -152,12 +152,16 @@ GROUP BY subject_key
 _CANDIDATES = """
 WITH tensor AS (
     SELECT *, coalesce(instance_key, '') AS instance FROM gold.image_tensor WHERE recipe_id = $recipe
+), made AS (
+    SELECT study_key, count(*) AS objects FROM deid.dicom_instance JOIN deid.dicom_series USING (series_key)
+    WHERE instance_key IN (SELECT instance_key FROM deid.made_object) GROUP BY study_key
 ), complete AS (
     SELECT instance_key, series_key FROM deid.dicom_instance
     JOIN deid.dicom_series USING (series_key)
     JOIN deid.dicom_study AS study USING (study_key)
     JOIN deid.study_state USING (study_key)
-    WHERE state = 'COMPLETE' AND study.number_of_study_related_instances <= instances
+    LEFT JOIN made USING (study_key)
+    WHERE state = 'COMPLETE' AND study.number_of_study_related_instances - coalesce(made.objects, 0) <= instances
 ), subject AS (
     SELECT tensor_key, instance_key, 'INSTANCE' AS subject_level, instance_key AS subject_key
     FROM tensor JOIN complete USING (instance_key) WHERE instance <> ''

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -41,8 +42,11 @@ LOOP = [
 
 
 def nightly(workspace: Workspace, instance: dg.DagsterInstance) -> object:
-    context = dg.build_schedule_context(instance=instance, resources={"workspace": workspace})
-    return label_annotations_nightly(context)
+    night = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
+    with dg.build_schedule_context(
+        instance=instance, resources={"workspace": workspace}, scheduled_execution_time=night
+    ) as context:
+        return label_annotations_nightly(context)
 
 
 def test_the_schedule_waits_for_a_lake(tmp_path: Path, instance: dg.DagsterInstance) -> None:

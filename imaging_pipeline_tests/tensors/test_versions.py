@@ -62,6 +62,22 @@ def test_a_late_image_takes_its_study_out_until_it_settles_again(labelled: Label
     assert last.version != first.version
 
 
+def test_what_was_made_of_a_study_is_no_late_image(labelled: Labelled) -> None:
+    labelled.add("a")
+    labelled.add("b", "s2")
+    first = labelled.freeze()
+    row = {"arrival_batch": "made", "row_version": "1", "instance_key": "report", "series_key": "s2"}
+    study = row | {"study_key": "s2", "patient_key": "s2", "study_instance_uid": "s2"}
+    labelled.put("dicom_instance", **row, sop_instance_uid="2.25.9")
+    labelled.put(
+        "made_object", **row, made_key="m", object_key="o", source_instance_key="b", source_sha256="", kind="k"
+    )
+    labelled.put("dicom_study", **study, number_of_study_related_instances=2)
+    assert labelled.freeze().version == first.version
+    labelled.put("dicom_study", **study, number_of_study_related_instances=3)
+    assert members(labelled.freeze()) == ["a"]
+
+
 def test_a_withdrawn_image_is_in_no_later_version_and_stays_in_the_earlier(labelled: Labelled) -> None:
     labelled.add("a")
     labelled.add("b")
