@@ -260,6 +260,11 @@ class Settings:
         return self.home / ("research" if zone == "research" else "identified") / "access"
 
     @property
+    def clearance_files(self) -> Path:
+        """Folder of the marks that checks leave for batches that may leave the house."""
+        return self.home / "research" / "cleared"
+
+    @property
     def evidence_files(self) -> Path:
         """Pages of evidence, one for each batch; they name no original."""
         return self.home / "research" / "evidence"

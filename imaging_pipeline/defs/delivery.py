@@ -13,6 +13,7 @@ from pydantic import Field
 
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.clearance import Clearance
 from imaging_pipeline.delivery.items import SCHEMAS, items_of
 from imaging_pipeline.delivery.log import DeliveryLog, State
 from imaging_pipeline.delivery.record import RECORD_SCHEMAS, TABLE, record
@@ -26,6 +27,8 @@ CODE_VERSION = "delivery-1"
 DELIVERY_TAG = "imaging/delivery"
 
 WITHDRAWN_CHECK, REFUSED_CHECK = "no_peer_holds_what_was_withdrawn", "no_object_waits_for_a_person"
+
+TABLES_READ = ("dicom_patient", "dicom_instance", "dicom_file_location")
 
 _FOLDERS = {ZoneName.RESEARCH: "research", ZoneName.CLINICAL: "identified"}
 
@@ -68,7 +71,12 @@ def deliver(workspace: Workspace, delivery: Delivery, *, again: bool = False) ->
             log.try_again(peer.name)
         passed = send_due(
             delivery,
-            items_of(lake, delivery, partial(run_query, locations=[location])),
+            items_of(
+                lake,
+                delivery,
+                partial(run_query, locations=[location]),
+                batches=Clearance(workspace.settings.clearance_files).batches() if is_research else None,
+            ),
             log,
             lambda: sender_to(config.ae, peer),
             progress=workspace.progress_of("send"),
@@ -87,7 +95,7 @@ def _delivery_asset(zone: ZoneName) -> dg.AssetsDefinition:
                 schema,
                 TABLE,
                 code_version=CODE_VERSION,
-                deps=[reporting.asset_key(SCHEMAS[zone], "dicom_file_location")],
+                deps=[reporting.asset_key(SCHEMAS[zone], name) for name in TABLES_READ],
                 is_partitioned=False,
             ).replace_attributes(group_name="delivery")
         ],

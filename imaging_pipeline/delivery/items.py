@@ -5,7 +5,7 @@ Owns the queries that choose. Opens no peer and reads no object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -70,6 +70,9 @@ ORDER BY study.study_instance_uid, series.series_instance_uid, instance.instance
 """
 """An object of a study follows the other, in the order a person looks through them. Originals are never sent."""
 
+_BATCH: Final = "split_part(file.arrival_batch, '+', 1)"
+"""The batch of an object, or of what it was made from."""
+
 _SEGMENTATION_CLASSES: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage and Label Map Segmentation Storage (PS3.4 B.5)."""
 
@@ -97,24 +100,29 @@ _COHORT_COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
 """Columns by which a cohort's query may name what is sent, the narrowest first."""
 
 
-def items_of(lake: Lake, delivery: Delivery, run: RunQuery) -> list[Item]:
+def items_of(lake: Lake, delivery: Delivery, run: RunQuery, *, batches: Collection[str] | None = None) -> list[Item]:
     """What a delivery would send of what is there now, study by study.
 
     Args:
         lake: of the delivery's zone.
         delivery: what it asks for.
         run: runs a cohort's query on the same lake, on a connection that can only read, and no file.
+        batches: of which objects may be sent, and what was made from these; None: of all.
 
     Raises:
         ConfigurationError: a cohort's query cannot be used.
     """
+    condition, parameters = "true", list[object]()
+    if batches is not None:
+        condition, parameters = f"{_BATCH} IN (SELECT unnest(?))", [sorted(batches)]
     if delivery.what is not What.COHORT:
-        return _items(lake, delivery.zone, _CONDITIONS[delivery.what])
+        return _items(lake, delivery.zone, f"{condition} AND {_CONDITIONS[delivery.what]}", parameters)
     column, members = _cohort(delivery, run)
-    return _items(lake, delivery.zone, f"{_COHORT_COLUMNS[column]} IN (SELECT unnest(?))", [members])
+    condition += f" AND {_COHORT_COLUMNS[column]} IN (SELECT unnest(?))"
+    return _items(lake, delivery.zone, condition, [*parameters, members])
 
 
-def _items(lake: Lake, zone: ZoneName, condition: str, parameters: list[object] | None = None) -> list[Item]:
+def _items(lake: Lake, zone: ZoneName, condition: str, parameters: list[object]) -> list[Item]:
     schema = SCHEMAS[zone]
     sql = _FILES.format(schema=schema, condition=condition.format(schema=schema))
     names = Item.__dataclass_fields__

@@ -22,7 +22,7 @@ from imaging_pipeline.lake import registry
 from imaging_pipeline.settings import Settings
 from imaging_pipeline_tests.conftest import environment
 
-ZONES = {"bronze", "silver", "deid", "gold", "model"}
+ZONES = {"bronze", "silver", "deid", "gold", "model", "delivery"}
 
 
 @pytest.fixture

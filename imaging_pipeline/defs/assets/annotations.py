@@ -24,7 +24,7 @@ STATE = "annotations_read"
             "gold",
             TABLE,
             code_version=f"annotation-{CODE_VERSION}",
-            deps=[reporting.asset_key("deid", "dicom_instance")],
+            deps=[reporting.asset_key("deid", name) for name in ("dicom_patient", "dicom_instance")],
             is_partitioned=False,
         )
     ],

@@ -8,6 +8,7 @@ from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.links import study_links
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.clearance import Clearance
 from imaging_pipeline.deid.evidence import Evidence
 from imaging_pipeline.deid.evidence_page import write_page
 from imaging_pipeline.deid.lake_evidence import read_evidence
@@ -45,6 +46,7 @@ def deid(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Release the batch's instances as de-identified files and rows, or hold them with a reason."""
     batch_id = context.partition_key
+    Clearance(workspace.settings.clearance_files).withhold(batch_id)
     profile = workspace.profile()
     releaser = Releaser(
         profile,

@@ -10,6 +10,7 @@ from imaging_pipeline.catalog.bronze import batch_counts
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.reporting import asset_key
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.clearance import Clearance
 from imaging_pipeline.deid.lake_evidence import evidence_problems
 from imaging_pipeline.deid.leakage import count_leaks, research_rows
 from imaging_pipeline.deid.release import release_counts
@@ -72,8 +73,10 @@ def release_is_complete(
         with research.one_snapshot():
             violations = count_violations(research, "deid", context.partition_key)
             problems = evidence_problems(research, context.partition_key)
+    passed = counts.is_closed and not violations and not problems
+    Clearance(workspace.settings.clearance_files).judge(context.partition_key, "release_is_complete", passed=passed)
     return _result(
-        counts.is_closed and not violations and not problems,
+        passed,
         instances=counts.instances,
         released=counts.released,
         held=counts.held,
@@ -94,6 +97,8 @@ def no_identifier_on_research_side(
             context.partition_key,
             workspace.profile(),
         )
+    clearance = Clearance(workspace.settings.clearance_files)
+    clearance.judge(context.partition_key, "no_identifier_on_research_side", passed=not leaks)
     return _result(not leaks, leaking_cells=sum(leaks.values()), cells_by_column=dict(leaks))
 
 
