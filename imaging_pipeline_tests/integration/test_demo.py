@@ -152,11 +152,11 @@ def readme_queries() -> list[list[str]]:
     return [shlex.split(call)[1:] for call in re.findall(r'imaging-pipeline sql (?:--\S+ ?\w* )*"[^"]*"', text)]
 
 
-def test_the_readme_has_three_questions() -> None:
-    assert len(readme_queries()) == 3
+def test_the_readme_has_four_questions() -> None:
+    assert len(readme_queries()) == 4
 
 
-@pytest.mark.parametrize("arguments", readme_queries(), ids=("by modality", "failed", "traced"))
+@pytest.mark.parametrize("arguments", readme_queries(), ids=("by modality", "failed", "traced", "scored"))
 def test_each_question_of_the_readme_has_an_answer(home: Path, first: str, arguments: list[str]) -> None:
     status, output = chain.run(home, home / "landing", *arguments)
     assert status == 0, output
@@ -164,7 +164,7 @@ def test_each_question_of_the_readme_has_an_answer(home: Path, first: str, argum
 
 
 def test_a_prediction_is_traced_to_its_source_object(home: Path, first: str) -> None:
-    *_, traced = readme_queries()
+    traced = readme_queries()[2]
     status, output = chain.run(home, home / "landing", *traced, "--csv")
     assert status == 0, output
     uri = output.splitlines()[1].split(",")[-1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import duckdb
 import pytest
@@ -222,6 +223,7 @@ def put_row(lake: Lake, name: str) -> None:
     """A row of the first instance of a batch in a table that has none."""
     table = registry.table(name)
     some: dict[str, object] = {"VARCHAR": "x", "INTEGER": 1, "BIGINT": 1, "BOOLEAN": False, "BLOB": b"x"}
+    some["TIMESTAMP"] = datetime(2026, 1, 1)  # noqa: DTZ001 - as the lake keeps times
     row = {c.name: some[c.type] for c in table.columns if c.is_required}
     found = lake.query(
         """SELECT instance_key, series_key, study_key, patient_key, equipment_key, arrival_batch, row_version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -128,7 +129,7 @@ def test_a_result_about_a_frame_names_it_and_is_valid(tmp_path: Path) -> None:
     finding = Finding("pneumonia", "3", Flag.POSITIVE, 0.5, 0.9, frame=2)
     report, picture = both(image, finding)
     assert picture.SourceImageSequence[0].ReferencedFrameNumber == 2
-    assert '"00081160": {"vr": "IS", "Value": [2]}' in report.to_json()
+    assert '"00081160": {"Value": [2], "vr": "IS"}' in json.dumps(report.to_json_dict(), sort_keys=True)
     other = Finding("pneumonia", "3", Flag.POSITIVE, 0.5, 0.9, frame=3)
     assert {report.SOPInstanceUID, picture.SOPInstanceUID}.isdisjoint({ds.SOPInstanceUID for ds in both(image, other)})
     for ds in (report, picture):

@@ -116,5 +116,5 @@ def test_a_portrait_cut_keeps_rows_and_moves_boxes_with_the_pixels() -> None:
 
 def test_a_box_crossing_the_portrait_border_is_clipped_and_one_beyond_it_dropped() -> None:
     blank = np.zeros((430, 430), np.float32)
-    drawn = Phantom(blank, (Box(10, 5, 20, 8), Box(20, 5, 50, 8), Box(380, 5, 40, 8)), blank > 0)
+    drawn = Phantom(blank, (Box(10, 5, 20, 8), Box(20, 5, 50, 8), Box(380, 5, 40, 8)), np.stack([blank, blank]) > 0)
     assert drawn.portrait().boxes == (Box(0, 5, 30, 8), Box(340, 5, 10, 8))
