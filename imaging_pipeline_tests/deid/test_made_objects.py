@@ -238,6 +238,7 @@ def test_a_source_that_changes_meanwhile_stops_the_adding(zones: Zones, monkeypa
     assert not zones.research.rows(LOCATED)
 
 
+@pytest.mark.slow
 def test_a_lake_as_installed_tells_its_changes(stored_zones: Zones) -> None:
     stored_zones.take_in(FIRST, one=other(1))
     add_objects(stored_zones.research, "deid", FIRST, "marks", marks(stored_zones))

@@ -140,6 +140,7 @@ def test_results_of_both_zones_say_the_same_of_the_same_image_under_other_identi
     assert predicted.objects("research") == predicted.objects("clinical") == 6, "a release does not take them back"
 
 
+@pytest.mark.slow
 def test_what_is_lost_or_said_otherwise_is_made_again_and_what_is_switched_off_goes(predicted: Predicted) -> None:
     predicted.on_research()
     before = predicted.files("research")

@@ -184,6 +184,7 @@ def test_figures_and_model_lie_under_the_artifact_root_and_nothing_in_the_workin
     assert not list(recorded.cwd.iterdir())
 
 
+@pytest.mark.slow
 def test_mlflows_process_wide_store_is_not_touched(tmp_path: Path) -> None:
     script = """
 import sys

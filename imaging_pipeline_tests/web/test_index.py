@@ -155,6 +155,7 @@ def test_research_rows_that_lead_out_of_the_zone_are_not_served(clinic: Clinic) 
     research.close()
 
 
+@pytest.mark.slow
 def test_the_file_is_for_its_owner_alone_and_made_again_for_another_version(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ def test_the_file_is_for_its_owner_alone_and_made_again_for_another_version(
     again.close()
 
 
+@pytest.mark.slow
 def test_a_lake_that_was_made_anew_or_forgot_its_changes_is_read_as_a_whole(clinic: Clinic) -> None:
     clinic.take_in(**slices(1))
     index = clinic.index()
@@ -188,6 +190,7 @@ def test_a_lake_that_was_made_anew_or_forgot_its_changes_is_read_as_a_whole(clin
     index.close()
 
 
+@pytest.mark.slow
 def test_threads_search_while_others_refresh(clinic: Clinic) -> None:
     clinic.take_in(**slices(1, 2, 3))
     index = clinic.index()
@@ -211,6 +214,7 @@ def test_threads_search_while_others_refresh(clinic: Clinic) -> None:
     index.close()
 
 
+@pytest.mark.slow
 def test_closing_waits_for_a_refresh_that_is_under_way(clinic: Clinic) -> None:
     clinic.take_in(**slices(1, 2, 3))
     index = Index(clinic.workspace.zone(ZoneName.CLINICAL))
