@@ -19,7 +19,7 @@ import filelock
 
 from imaging_pipeline.delivery.items import Item
 from imaging_pipeline.errors import TransientError
-from imaging_pipeline.sqlite import connect
+from imaging_pipeline.sqlite import connect, transaction
 
 FIRST_WAIT: Final = timedelta(minutes=1)
 LONGEST_WAIT: Final = timedelta(hours=6)
@@ -147,7 +147,7 @@ class DeliveryLog:
             uids = (item.study_uid, item.series_uid, item.sop_uid)
             of_item = (item.key(peer), peer, delivery, item.instance_key, *uids, item.sha256, item.size)
             rows.append((*of_item, State.UNDER_WAY, "", 1, _text(now)))
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.executemany(
                 """INSERT INTO delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)
                 ON CONFLICT (delivery_key) DO UPDATE SET
@@ -161,7 +161,7 @@ class DeliveryLog:
 
         An object that was accepted stays so.
         """
-        with self._transaction():
+        with transaction(self._connection):
             for key, said in answers.items():
                 ((attempts,),) = self._connection.execute(
                     "SELECT attempts FROM delivery WHERE delivery_key = ? AND peer = ?", (key, peer)
@@ -179,7 +179,7 @@ class DeliveryLog:
 
     def put_back(self, keys: Iterable[str]) -> None:
         """Objects that were noted as under way and did not leave, or never arrived: due at once."""
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.executemany(
                 """UPDATE delivery SET state = ?, code = '', next_at = tried_at, attempts = attempts - 1
                 WHERE delivery_key = ? AND state = ?""",
@@ -188,14 +188,14 @@ class DeliveryLog:
 
     def interrupted(self, keys: Iterable[str]) -> None:
         """Objects that had left, or were leaving, when the connection broke: under way until the peer is asked."""
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.executemany(
                 "UPDATE delivery SET code = ? WHERE delivery_key = ?", [(INTERRUPTED, key) for key in keys]
             )
 
     def try_again(self, peer: str) -> int:
         """A person has looked: what the peer refused is due again, and so is the peer; how many objects."""
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.execute("DELETE FROM peer WHERE name = ?", (peer,))
             changed = self._connection.execute(
                 "UPDATE delivery SET state = ?, attempts = 0, next_at = tried_at WHERE peer = ? AND state IN (?, ?)",
@@ -205,7 +205,7 @@ class DeliveryLog:
 
     def peer_failed(self, peer: str, now: datetime) -> datetime:
         """Note that a peer could not be reached, or broke off; when it is tried again (naive UTC)."""
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.execute("INSERT OR IGNORE INTO peer VALUES (?, 0, NULL)", (peer,))
             ((failures,),) = self._connection.execute(
                 "SELECT failures + 1 FROM peer WHERE name = ?", (peer,)
@@ -218,7 +218,7 @@ class DeliveryLog:
 
     def peer_works(self, peer: str) -> None:
         """Forget the failures of a peer."""
-        with self._transaction():
+        with transaction(self._connection):
             self._connection.execute("DELETE FROM peer WHERE name = ?", (peer,))
 
     def rests_until(self, peer: str, now: datetime) -> datetime | None:
@@ -238,16 +238,6 @@ class DeliveryLog:
         where, values = ("WHERE peer = ?", (peer,)) if peer else ("", ())
         rows = self._connection.execute(f"SELECT * FROM delivery {where} ORDER BY delivery_key", values)
         return [_entry(row) for row in rows]
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
 
 
 def _is_due(known: tuple[str, str | None] | None, now: str) -> bool:

@@ -71,6 +71,28 @@ class ObjectReader:
             raise PoisonInput(Reason.GONE, "the list of its source names it, and it is not there")
         return _or_again(target, lambda: open_ranges(target, self._access_of(target)))
 
+    def read_stored(self, version: ObjectVersion | None, uri: str, sha256: str) -> bytes:
+        """All bytes of an object that the lake knows.
+
+        Args:
+            version: the object at its source; None: a file of our own, which has no source.
+            uri: where such a file is.
+            sha256: digest of the bytes that are meant.
+
+        Raises:
+            PoisonInput: as :meth:`read_all`; UNREADABLE for a file of our own; CHANGED_WHILE_READ for other bytes.
+        """
+        if version is not None:
+            data = self.read_all(version)
+        else:
+            try:
+                data = uri_to_path(uri).read_bytes()
+            except OSError:
+                raise PoisonInput(Reason.UNREADABLE, "the de-identified file cannot be read") from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise PoisonInput(Reason.CHANGED_WHILE_READ, "its bytes differ from those the lake knows")
+        return data
+
     def list_members(self, archive: ObjectVersion) -> Iterator[ObjectVersion]:
         """The files in a zip archive as objects of their own, in the archive's order.
 

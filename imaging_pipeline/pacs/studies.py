@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from imaging_pipeline.pacs.server import Offered
-from imaging_pipeline.sqlite import connect
+from imaging_pipeline.sqlite import connect, transaction
 
 FIRST_WAIT_SECONDS = 300.0
 """Before a study that did not come whole is asked for again; doubled each time."""
@@ -109,7 +107,7 @@ class StudyLedger:
 
     def start(self, retrieval: str, study_uid: str, now: float) -> None:
         """Note that a study is asked for. It is due again later: one that kills us must not hold the others."""
-        with self._transaction():
+        with transaction(self._connection):
             self._set(retrieval, "started_at", now)
             ((attempts,),) = self._connection.execute(
                 "SELECT attempts FROM study WHERE retrieval = ? AND study_uid = ?", [retrieval, study_uid]
@@ -136,7 +134,7 @@ class StudyLedger:
 
     def set_looked(self, retrieval: str, upto: date, fully_at: float | None) -> None:
         """Note that all studies up to a day were offered; ``fully_at``: from the first day on, at that moment."""
-        with self._transaction():
+        with transaction(self._connection):
             self._set(retrieval, "looked_upto", upto.isoformat())
             if fully_at is not None:
                 self._set(retrieval, "looked_fully_at", fully_at)
@@ -161,13 +159,3 @@ class StudyLedger:
             f"ON CONFLICT (name) DO UPDATE SET {column} = excluded.{column}",
             [retrieval, value],
         )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +10,6 @@ from imaging_pipeline.catalog.inspection import issue_row
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Severity, Stage
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.objects.model import ObjectVersion
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.tensors.thumbnails import CODE_VERSION, MIME_TYPE, make_thumbnail
@@ -239,7 +237,7 @@ def _make(reader: ObjectReader, targets: Sequence[_Target]) -> list[_Result]:
 
 def _make_one(reader: ObjectReader, target: _Target) -> _Result:
     try:
-        made = make_thumbnail(_bytes_of(reader, target))
+        made = make_thumbnail(reader.read_stored(target.version, target.storage_uri, target.content_sha256))
     except PoisonInput as refusal:
         issue = replace(refusal.issue(Stage.PIXEL), severity=Severity.WARNING)
         return _Result(target, issue=replace(issue, message=ISSUE_PREFIX + issue.message))
@@ -258,19 +256,6 @@ def _make_one(reader: ObjectReader, target: _Target) -> _Result:
         "arrival_batch": target.arrival_batch,
     }
     return _Result(target, row)
-
-
-def _bytes_of(reader: ObjectReader, target: _Target) -> bytes:
-    if target.version is not None:
-        data = reader.read_all(target.version)
-    else:
-        try:
-            data = uri_to_path(target.storage_uri).read_bytes()
-        except OSError:
-            raise PoisonInput(Reason.UNREADABLE, "the de-identified file cannot be read") from None
-    if hashlib.sha256(data).hexdigest() != target.content_sha256:
-        raise PoisonInput(Reason.CHANGED_WHILE_READ, "its bytes differ from those the lake knows")
-    return data
 
 
 def _crashed(target: _Target) -> list[_Result]:

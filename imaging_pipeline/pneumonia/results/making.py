@@ -19,7 +19,7 @@ from imaging_pipeline.deid.reading import quiet, read
 from imaging_pipeline.dicom.pixels import open_image
 from imaging_pipeline.errors import Issue, PoisonInput, Reason, Severity, Stage
 from imaging_pipeline.metadata.made_objects import MadeObject, write_object
-from imaging_pipeline.objects.folder import path_to_uri, uri_to_path
+from imaging_pipeline.objects.folder import path_to_uri
 from imaging_pipeline.objects.model import ObjectVersion, key_of
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.pneumonia.prediction import Flag
@@ -106,7 +106,7 @@ class Maker:
 
     def _made(self, target: Target, heat: NDArray[np.uint8]) -> Result:
         try:
-            data = _bytes_of(self.reader, target)
+            data = self.reader.read_stored(target.version, target.storage_uri, target.content_sha256)
             with quiet():
                 source = read(data)
                 datasets = [
@@ -158,16 +158,3 @@ def crashed(job: tuple[Target, Any]) -> list[Result]:
     """The result for an image that killed its process."""
     message = f"{ISSUE_PREFIX}decoding the image killed the process"
     return [Result(job[0], issue=Issue(Reason.WORKER_CRASHED, Stage.PIXEL, Severity.WARNING, message=message))]
-
-
-def _bytes_of(reader: ObjectReader, target: Target) -> bytes:
-    if target.version is not None:
-        data = reader.read_all(target.version)
-    else:
-        try:
-            data = uri_to_path(target.storage_uri).read_bytes()
-        except OSError:
-            raise PoisonInput(Reason.UNREADABLE, "the de-identified file cannot be read") from None
-    if hashlib.sha256(data).hexdigest() != target.content_sha256:
-        raise PoisonInput(Reason.CHANGED_WHILE_READ, "its bytes differ from those the lake knows")
-    return data
