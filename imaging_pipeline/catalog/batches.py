@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from imaging_pipeline.catalog.ledger_file import transaction
 from imaging_pipeline.objects.model import ObjectVersion
+from imaging_pipeline.sqlite import transaction
 
 _BATCH_ID = re.compile(r"\d{4}-\d{2}-\d{2}\.\d{5,}")
 

@@ -17,13 +17,14 @@ from datetime import datetime
 from pathlib import Path
 
 from imaging_pipeline.catalog.batches import Announcement, Batch, Batches, is_batch_id
-from imaging_pipeline.catalog.ledger_file import open_ledger, text_of, transaction
+from imaging_pipeline.catalog.ledger_file import open_ledger, text_of
 from imaging_pipeline.catalog.seen import SeenObjects
 from imaging_pipeline.errors import PoisonInput
 from imaging_pipeline.objects.model import ObjectVersion
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.objects.source import Page, Source
 from imaging_pipeline.sources import Deletions
+from imaging_pipeline.sqlite import transaction
 
 __all__ = ["Announcement", "Batch", "Ledger", "Scan", "is_batch_id"]
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from imaging_pipeline.catalog.batches import revise
-from imaging_pipeline.catalog.ledger_file import text_of, transaction
+from imaging_pipeline.catalog.ledger_file import text_of
 from imaging_pipeline.objects.model import ObjectVersion
 from imaging_pipeline.objects.source import Source
 from imaging_pipeline.sources import Deletions
+from imaging_pipeline.sqlite import transaction
 
 DELETIONS_ALWAYS_BELIEVED = 100
 """So many vanished objects are believed whatever their share; more must be less than half of the source."""

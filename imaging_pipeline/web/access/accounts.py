@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.sqlite import connect
+from imaging_pipeline.sqlite import connect, transaction
 from imaging_pipeline.web.access.private import private_file
 from imaging_pipeline.web.access.roles import Principal, Role, Scope, Way
 
@@ -278,14 +278,8 @@ class Accounts:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+        with transaction(self._connection):
+            yield self._connection
 
 
 def _by(principal: Principal, via: Way) -> Principal:
