@@ -261,7 +261,7 @@ class Settings:
 
     @property
     def clearance_files(self) -> Path:
-        """Folder of the marks that checks leave for batches that may leave the house."""
+        """Folder of the marks that checks leave for batches that may be shown and sent."""
         return self.home / "research" / "cleared"
 
     @property

@@ -17,6 +17,7 @@ from dagster_duckdb import DuckDBResource
 from imaging_pipeline.catalog.inspection import PARSER_VERSION
 from imaging_pipeline.catalog.intake import BatchLimits
 from imaging_pipeline.catalog.ledger import Ledger
+from imaging_pipeline.deid.clearance import Clearance
 from imaging_pipeline.deid.evidence import decisions_digest
 from imaging_pipeline.deid.pixels import Decisions
 from imaging_pipeline.deid.profile import Profile, load_profile
@@ -139,6 +140,7 @@ class Workspace:
             folder=settings.home / folder,
             landing=landing,
             project=settings.project,
+            clearance=Clearance(settings.clearance_files) if name is ZoneName.RESEARCH else None,
         )
 
     def limits(self) -> BatchLimits:

@@ -1,8 +1,8 @@
-"""Which batches of the research side may leave the house.
+"""Which batches of the research side may be shown and may leave the house.
 
 A batch's rows and files stand on the research side before its checks have run, and stay there when one fails. So the
 checks leave a mark for each batch that passed, a release takes the marks of its batch away first, and what goes to
-others goes by the marks. One empty file for each batch and check.
+others, and what a service shows, goes by the marks. One empty file for each batch and check.
 """
 
 from __future__ import annotations

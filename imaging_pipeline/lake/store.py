@@ -47,7 +47,7 @@ class Lake:
         self._lock_path = _lock_path(location)
         connection.execute(f"USE {self.name}")
 
-    def query(self, sql: str, parameters: list[object] | None = None) -> pa.Table:
+    def query(self, sql: str, parameters: Parameters | None = None) -> pa.Table:
         """The result of a query; table names without a catalog are of the lake the connection was last given to."""
         return self.connection.execute(sql, parameters or []).to_arrow_table()
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from imaging_pipeline.deid.clearance import Clearance
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.reading import ObjectReader
 from imaging_pipeline.pacs.config import ZoneName
@@ -33,6 +34,7 @@ class Zone:
         folder: the zone's folder; of the research zone all files that are served lie below it.
         landing: where objects that are sent here are put.
         project: the research project, the patient domain of released objects.
+        clearance: which batches may be shown; None: all.
     """
 
     name: ZoneName
@@ -43,6 +45,7 @@ class Zone:
     folder: Path
     landing: Path
     project: str
+    clearance: Clearance | None
 
     @property
     def cache(self) -> Path:

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from imaging_pipeline.catalog.bronze import load_bronze
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.clearance import CHECKS, Clearance
 from imaging_pipeline.deid.release import Releaser, release_batch
 from imaging_pipeline.metadata.silver import load_silver
 from imaging_pipeline.settings import Settings
@@ -107,12 +108,21 @@ class Clinic:
                 )
             load_silver(lake, batch)
 
-    def release(self, batch: str = BATCH) -> None:
-        """De-identify a batch."""
+    def release(self, batch: str = BATCH, *, is_checked: bool = True) -> None:
+        """De-identify a batch; its checks have passed, or not yet."""
         work = self.workspace
         releaser = Releaser(work.profile(), work.keys(), work.reader(), work.settings.deid_files, batch)
         with work.identified() as identified, work.research() as research:
             release_batch(identified, research, work.vault(), releaser, workers=1)
+        if is_checked:
+            self.judge(batch)
+
+    def judge(self, batch: str = BATCH, *, passed: bool = True) -> None:
+        """The checks of a batch have passed, or one has failed."""
+        clearance = Clearance(self.workspace.settings.clearance_files)
+        for check in CHECKS:
+            clearance.judge(batch, check, passed=True)
+        clearance.judge(batch, CHECKS[-1], passed=passed)
 
     def index(self, zone: ZoneName = ZoneName.CLINICAL) -> Index:
         """The index of a zone, up to date."""

@@ -155,6 +155,38 @@ def test_research_rows_that_lead_out_of_the_zone_are_not_served(clinic: Clinic) 
     research.close()
 
 
+def test_a_study_is_shown_when_every_batch_it_is_in_has_passed_its_checks(clinic: Clinic) -> None:
+    clinic.take_in(**{name: image(7, 1, number) for number, name in enumerate(("a", "b"))})
+    clinic.release(is_checked=False)
+    index = clinic.index(ZoneName.RESEARCH)
+    assert (studies(index), index.held_studies()) == ([], 1)
+    clinic.judge(passed=False)
+    index.refresh()
+    assert (studies(index), index.held_studies()) == ([], 1)
+    clinic.judge()
+    index.refresh()
+    assert (len(studies(index)), index.held_studies()) == (1, 0)
+
+    clinic.take_in(SECOND, c=image(7, 2, 1), other=image(8, 1, 1, PatientID="P8"))
+    clinic.release(SECOND, is_checked=False)  # another series of the study, and another patient's study
+    index.refresh()
+    assert (studies(index), index.held_studies()) == ([], 2)
+    clinic.judge(SECOND)
+    index.refresh()
+    assert (len(studies(index)), index.held_studies()) == (2, 0)
+    assert not index.refresh()
+
+    clinic.judge(BATCH, passed=False)  # the check was run again, and objects now
+    index.refresh()
+    assert (len(studies(index)), index.held_studies()) == (1, 1)
+    found = rows(index)
+    index.close()
+    index._zone.index_path.unlink()
+    again = clinic.index(ZoneName.RESEARCH)
+    assert (rows(again), again.held_studies()) == (found, 1)
+    again.close()
+
+
 @pytest.mark.slow
 def test_the_file_is_for_its_owner_alone_and_made_again_for_another_version(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from pathlib import Path
 from imaging_pipeline.errors import TransientError
 from imaging_pipeline.sqlite import connect
 
-INDEX_VERSION = "1"
+INDEX_VERSION = "2"
 """Raise it when the same lake would give other rows here: the file is then made again."""
 
 CACHE_KILOBYTES = 65_536
@@ -29,6 +29,8 @@ _STEPS = 100_000
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE cleared (batch TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE held (study_key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE study (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, patient_key TEXT NOT NULL, uid TEXT NOT NULL,
     patient_id TEXT, patient_name TEXT, birth_date TEXT, sex TEXT, study_date TEXT, study_time TEXT,

@@ -98,6 +98,11 @@ class Index:
             answer = run_search(connection, search)
         return self._with_headers(search, answer) if search.answers_headers else answer
 
+    def held_studies(self) -> int:
+        """How many studies are not shown, because the checks of a batch they are in have not passed."""
+        ((count,),) = self._connection().execute("SELECT count(*) FROM held").fetchall()
+        return int(count)
+
     def close(self) -> None:
         """Let go of the file, when a refresh that is under way has ended. A thread that still asks is answered."""
         with self._refreshing:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from imaging_pipeline.lake.store import Lake, quoted
 from imaging_pipeline.objects.folder import file_version, path_to_uri, uri_to_path
+from imaging_pipeline.sqlite import transaction
 from imaging_pipeline.web.index.attributes import (
     REQUEST_ATTRIBUTES,
     Attribute,
@@ -25,6 +27,7 @@ from imaging_pipeline.web.index.attributes import (
     document_of,
     dumped,
 )
+from imaging_pipeline.web.index.clearing import cleared_batches, held_studies, keep_cleared, studies_of
 from imaging_pipeline.web.index.file import folded, meta, set_meta
 from imaging_pipeline.web.index.names import words_of
 from imaging_pipeline.web.zone import Zone, ZoneName
@@ -56,20 +59,20 @@ def bring_up_to_date(connection: sqlite3.Connection, zone: Zone, lake: Lake) -> 
         Whether anything was loaded.
     """
     snapshot = lake.snapshot_id()  # read first: what comes later is loaded now, and once more by the next call
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        known = meta(connection, "snapshot")
-        if known is not None and int(known) == snapshot:
-            connection.execute("ROLLBACK")
+    with transaction(connection):
+        known, known_cleared = meta(connection, "snapshot"), cleared_batches(connection)
+        if known == str(snapshot) and _cleared(zone) == known_cleared:
             return False
         studies = None if known is None else _changed_studies(connection, zone, lake, int(known), snapshot)
         with lake.one_snapshot():
-            _load(connection, zone, lake, studies)
+            lake.snapshot_id()  # from here on the rows stand still
+            # Asked after that: a release takes the marks of its batch away before it writes anything.
+            cleared = _cleared(zone)
+            if studies is not None:
+                studies |= studies_of(lake, zone.schema, cleared ^ known_cleared)
+            _load(connection, zone, lake, studies, cleared)
+        keep_cleared(connection, cleared)
         set_meta(connection, "snapshot", str(snapshot))
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
     if studies is None:
         connection.execute("PRAGMA analysis_limit = 1000")
         connection.execute("ANALYZE")
@@ -77,9 +80,14 @@ def bring_up_to_date(connection: sqlite3.Connection, zone: Zone, lake: Lake) -> 
     return studies is None or bool(studies)
 
 
+def _cleared(zone: Zone) -> frozenset[str]:
+    """The batches that may be shown now; none are told where all may be."""
+    return zone.clearance.batches() if zone.clearance else frozenset()
+
+
 def _changed_studies(
     connection: sqlite3.Connection, zone: Zone, lake: Lake, known: int, snapshot: int
-) -> list[str] | None:
+) -> set[str] | None:
     """Keys of the studies that the snapshots after ``known`` touch; None: they cannot be told any more."""
 
     def changed(table: str, column: str) -> Iterator[str]:
@@ -92,6 +100,8 @@ def _changed_studies(
 
     if known > snapshot:
         return None  # the lake was made anew
+    if known == snapshot:
+        return set()
     try:
         studies = {*changed("dicom_file_location", "study_key"), *changed("dicom_study", "study_key")}
         # An object may say that it belongs to another study than the rest of its series.
@@ -111,22 +121,43 @@ def _changed_studies(
         places = ",".join("?" * len(part))
         rows = connection.execute(f"SELECT key FROM study WHERE patient_key IN ({places})", part)
         studies.update(key for (key,) in rows)
-    return sorted(studies)
+    return studies
 
 
-def _load(connection: sqlite3.Connection, zone: Zone, lake: Lake, studies: list[str] | None) -> None:
+def _load(
+    connection: sqlite3.Connection, zone: Zone, lake: Lake, studies: set[str] | None, cleared: frozenset[str]
+) -> None:
     if studies is None:
-        for table in ("study", "series", "instance", "header", "name_word"):
+        for table in ("study", "series", "instance", "header", "name_word", "held"):
             connection.execute(f"DELETE FROM {table}")
-        _insert(connection, zone, lake, "true", "true")
+        with _shown(connection, zone, lake, "true", cleared) as where:
+            _insert(connection, zone, lake, where, "true")
         return
-    for part in _parts(iter(studies)):
+    for part in _parts(iter(sorted(studies))):
         _delete(connection, part)
         lake.connection.register("wanted_studies", pa.table({"study_key": pa.array(part, pa.string())}))
         try:
-            _insert(connection, zone, lake, _WANTED, _in_batches(lake, zone))
+            with _shown(connection, zone, lake, _WANTED, cleared) as where:
+                _insert(connection, zone, lake, where, _in_batches(lake, zone))
         finally:
             lake.connection.unregister("wanted_studies")
+
+
+@contextmanager
+def _shown(
+    connection: sqlite3.Connection, zone: Zone, lake: Lake, where: str, cleared: frozenset[str]
+) -> Iterator[str]:
+    """The condition without the studies that wait for the checks of a batch; these are noted."""
+    if zone.clearance is None:
+        yield where
+        return
+    held = held_studies(lake, zone.schema, cleared, where)
+    connection.executemany("INSERT INTO held VALUES (?)", [(key,) for key in held["study_key"].to_pylist()])
+    lake.connection.register("held_studies", held)
+    try:
+        yield f"{where} AND study_key NOT IN (SELECT study_key FROM held_studies)"
+    finally:
+        lake.connection.unregister("held_studies")
 
 
 def _delete(connection: sqlite3.Connection, study_keys: Sequence[str]) -> None:
@@ -138,6 +169,7 @@ def _delete(connection: sqlite3.Connection, study_keys: Sequence[str]) -> None:
         ("series", f"study IN {studies}"),
         ("name_word", f"study IN {studies}"),
         ("study", f"id IN {studies}"),
+        ("held", f"study_key IN ({','.join('?' * len(study_keys))})"),
     ):
         connection.execute(f"DELETE FROM {table} WHERE {where}", list(study_keys))
 

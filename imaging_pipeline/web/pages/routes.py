@@ -107,6 +107,7 @@ class _Pages:
             "found": found,
             "total": total,
             "problem": problem,
+            "held": self._index.held_studies(),
         }
         return page("studies.html", {**self.common(request), **values}, status)
 

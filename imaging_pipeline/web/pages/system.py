@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from imaging_pipeline.deid.clearance import CHECKS
 from imaging_pipeline.web.zone import Zone, ZoneName
 
 
@@ -17,7 +18,7 @@ class Table:
     Attributes:
         title: what it shows.
         note: how to read it.
-        sql: its rows, whose column names are its headings.
+        sql: its rows, whose column names are its headings; ``$cleared`` are the batches whose checks have passed.
         order: of the rows, by these columns.
     """
 
@@ -70,6 +71,14 @@ _CLINICAL: Final = (
 
 _RESEARCH: Final = (
     Table(
+        "Batches not shown",
+        f"Nothing of them is served or sent until {' and '.join(CHECKS)} have passed since their last release. "
+        "In Dagster: assets deid/dicom_instance and deid/dicom_patient, this partition, Checks.",
+        """SELECT arrival_batch AS batch, count(*) AS objects, max(_loaded_at) AS released
+        FROM deid.deid_verification WHERE arrival_batch NOT IN (SELECT unnest($cleared::VARCHAR[])) GROUP BY ALL""",
+        "batch DESC",
+    ),
+    Table(
         "Batches released",
         "The newest first.",
         """SELECT arrival_batch AS batch, profile_id AS profile, profile_version AS version,
@@ -112,11 +121,15 @@ _DELIVERY_SCHEMAS: Final = MappingProxyType({ZoneName.RESEARCH: "gold", ZoneName
 def tables(zone: Zone) -> list[Mapping[str, Any]]:
     """The tables of a zone with their rows, at most :data:`MOST_ROWS` each, from one state of its lake."""
     found: list[Mapping[str, Any]] = []
+    cleared = sorted(zone.clearance.batches()) if zone.clearance else []
     with zone.open_lake() as lake, lake.one_snapshot():
         for table in _TABLES[zone.name]:
             schemas = _ISSUE_SCHEMAS if "ingest_issue" in table.sql else _DELIVERY_SCHEMAS
             sql = table.sql.format(schema=schemas[zone.name])
-            answer = lake.query(f"SELECT * FROM ({sql}) ORDER BY {table.order} LIMIT {MOST_ROWS + 1}")
+            answer = lake.query(
+                f"SELECT * FROM ({sql}) ORDER BY {table.order} LIMIT {MOST_ROWS + 1}",
+                {"cleared": cleared} if "$cleared" in sql else None,
+            )
             rows = [list(row.values()) for row in answer.to_pylist()]
             found.append(
                 {

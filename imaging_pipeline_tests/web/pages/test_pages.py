@@ -418,3 +418,26 @@ def test_an_object_that_has_vanished_is_a_page_that_says_so(front: Front, monkey
     answer = front.clinical.get(FILM)
     assert answer.status_code == 410
     assert 'role="alert"' in answer.text
+
+
+def test_what_waits_for_the_checks_of_its_batch_is_not_shown_and_said_to_wait(front: Front) -> None:
+    index = index_of(front.research)
+    film, _ = the_film(front.research)
+    total = front.research.get(path_of(film)).status_code
+    operator = front.client(ZoneName.RESEARCH, "night-shift", Role.RESEARCH, Role.OPERATOR)
+    front.clinic.judge(passed=False)
+    try:
+        index.refresh()
+        assert total == 200
+        assert front.research.get(path_of(film)).status_code == 404
+        assert front.research.get(f"/dicom-web{path_of(film)}/metadata").status_code == 404
+        page = operator.get("/studies").text
+        assert "not shown: the checks of a batch" in page
+        assert "no_identifier_on_research_side" in operator.get("/system").text
+        assert BATCH in operator.get("/system").text.partition("Batches released")[0]
+    finally:
+        front.clinic.judge()
+        index.refresh()
+    assert front.research.get(path_of(film)).status_code == 200
+    assert "not shown" not in operator.get("/studies").text
+    assert BATCH not in operator.get("/system").text.partition("Batches released")[0]

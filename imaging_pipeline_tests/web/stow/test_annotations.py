@@ -38,7 +38,7 @@ class Research:
         self.zones.take_in(FIRST, film={})
         zone = Zone(
             ZoneName.RESEARCH, "deid", lambda: nullcontext(research), lambda: nullcontext(research), ObjectReader(),
-            folder, self.folder, "chest",
+            folder, self.folder, "chest", None,
         )  # fmt: skip
         self.service = Service(folder, "research", AnnotationReceiver(zone, 0))
 
