@@ -82,6 +82,8 @@ class AnnotationReceiver:
         free_bytes: with less free space nothing is taken.
     """
 
+    keeps_at_once = 1
+
     def __init__(self, zone: Zone, free_bytes: int) -> None:
         self._zone = zone
         zone.landing.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ class LandingReceiver:
         landing: the folder.
     """
 
+    keeps_at_once = 8
+
     def __init__(self, landing: Landing) -> None:
         self._landing = landing
         self.refuse_when_full = landing.refuse_when_full

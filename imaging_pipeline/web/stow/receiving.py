@@ -6,6 +6,8 @@ Blocking; the routes run it in a thread, block by block.
 from __future__ import annotations
 
 import errno
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,11 +19,20 @@ from imaging_pipeline.web.stow.report import Failure, Fate, Refused
 
 DICOM: Final = "application/dicom"
 
+MOST_WAITING: Final = 16
+"""Objects of one request that are written but not settled; the rest of its body waits for them."""
+
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Receiver(Protocol):
-    """Where the objects of a zone are kept."""
+    """Where the objects of a zone are kept.
+
+    Attributes:
+        keeps_at_once: how many objects of one request it keeps at the same time, each in a thread of its own.
+    """
+
+    keeps_at_once: int
 
     def refuse_when_full(self, size: int) -> None:
         """Refuse a request before its body is read.
@@ -68,6 +79,8 @@ class Transaction:
 
     def __init__(self, receiver: Receiver, user: str, study: str | None, boundary: str | None) -> None:
         self.fates: list[Fate] = []
+        self._waiting = deque[Future[Fate]]()  # most of the time that an object takes is waiting for the disk
+        self._threads = ThreadPoolExecutor(receiver.keeps_at_once, "stow")
         self._receiver = receiver
         self._user = user
         self._study = study
@@ -98,18 +111,37 @@ class Transaction:
         else:
             assert self._single is not None
             self._single.end()
+        self._settle_down_to(0)
         return self.fates
 
     def abandon(self) -> None:
-        """Leave nothing of an object that did not come whole."""
+        """Leave nothing of an object that did not come whole; those that did are settled."""
         if self._open is not None:
             self._open.discard()
+        try:
+            self._settle_down_to(0)
+        finally:
+            self._threads.shutdown()
 
     def _begin(self, content_type: str) -> Part:
         self._open = _Upload(self, self._receiver, is_dicom=parameters(content_type)[0] == DICOM or not content_type)
         return self._open
 
-    def settle(self, path: Path) -> Fate:
+    def ended(self, outcome: Path | Failure) -> None:
+        """An object has come whole, or failed; called once for each, in order."""
+        if isinstance(outcome, Path):
+            self._waiting.append(self._threads.submit(self._settle, outcome))
+        else:
+            failed = Future[Fate]()
+            failed.set_result(Refused(outcome))
+            self._waiting.append(failed)
+        self._settle_down_to(MOST_WAITING)
+
+    def _settle_down_to(self, most: int) -> None:
+        while len(self._waiting) > most:
+            self.fates.append(self._waiting.popleft().result())
+
+    def _settle(self, path: Path) -> Fate:
         """Keep or refuse a file that has come whole."""
         try:
             examined = examine(path)
@@ -164,11 +196,7 @@ class _Upload:
             if error.errno not in _NO_ROOM:
                 raise
             self._fail()
-        if self._path is None:
-            fate: Fate = Refused(self._failure or Failure.PROCESSING)
-        else:
-            fate = self._transaction.settle(self._path)
-        self._transaction.fates.append(fate)
+        self._transaction.ended(self._path or self._failure or Failure.PROCESSING)
         self._path = None
 
     def discard(self) -> None:

@@ -167,6 +167,15 @@ def test_a_body_that_is_cut_off_keeps_what_came_whole_and_leaves_no_half(service
     assert [path.read_bytes() for path in landed(landing)] == [film(1)]
 
 
+def test_many_objects_of_one_request_are_answered_in_their_order(service: Service, landing: Path) -> None:
+    contents = [b"hello" if number % 5 == 0 else film(number % 30) for number in range(60)]
+    status, answer = service.post(body_of(*contents))
+    assert (status, failures(answer)) == (202, [0xC000] * 12)
+    kept = [number % 30 for number in range(60) if number % 5]
+    assert stored(answer) == [f"{ROOT}.3.{number}" for number in kept]
+    assert {path.read_bytes() for path in landed(landing)} == {film(number) for number in kept}
+
+
 def test_an_empty_body_and_a_study_that_is_none_are_bad_requests(service: Service, landing: Path) -> None:
     assert service.post(body_of())[0] == 400
     assert service.post(body_of(film()), study="1.2.x")[0] == 400
