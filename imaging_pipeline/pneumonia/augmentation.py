@@ -25,15 +25,19 @@ class Changes:
         transforms: from places in the changed image to places in the original, float32 (N, 2, 3) on -1 to 1.
         contrast: factors, float32 (N,).
         brightness: offsets, float32 (N,).
+        gamma: exponents of the grey values, float32 (N,).
     """
 
     transforms: Tensor
     contrast: Tensor
     brightness: Tensor
+    gamma: Tensor
 
     def of(self, positions: slice) -> Changes:
         """The changes of some of the images."""
-        return Changes(self.transforms[positions], self.contrast[positions], self.brightness[positions])
+        return Changes(
+            self.transforms[positions], self.contrast[positions], self.brightness[positions], self.gamma[positions]
+        )
 
 
 def draw_changes(count: int, config: TrainingConfig, generator: torch.Generator) -> Changes:
@@ -45,11 +49,13 @@ def draw_changes(count: int, config: TrainingConfig, generator: torch.Generator)
     if config.horizontal_flip:
         mirror -= 2 * torch.randint(0, 2, (count,), generator=generator)
     cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
-    columns = torch.stack([mirror * cosine, -sine, shift[:, 0]], dim=1)
-    rows = torch.stack([mirror * sine, cosine, shift[:, 1]], dim=1)
+    stretch = (1 + config.aspect) ** (_uniform(count, 1.0, generator) / 2)
+    columns = torch.stack([stretch * mirror * cosine, -stretch * sine, shift[:, 0]], dim=1)
+    rows = torch.stack([mirror * sine / stretch, cosine / stretch, shift[:, 1]], dim=1)
     contrast = 1 + _uniform(count, config.contrast, generator)
     brightness = _uniform(count, config.brightness, generator)
-    return Changes(torch.stack([columns, rows], dim=1), contrast, brightness)
+    gamma = (1 + config.gamma) ** _uniform(count, 1.0, generator)
+    return Changes(torch.stack([columns, rows], dim=1), contrast, brightness, gamma)
 
 
 def augment(images: Tensor, changes: Changes) -> Tensor:
@@ -59,10 +65,10 @@ def augment(images: Tensor, changes: Changes) -> Tensor:
     """
     grid = functional.affine_grid(changes.transforms.to(images.device), list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    contrast, brightness = (
-        change.to(images.device).view(-1, 1, 1, 1) for change in (changes.contrast, changes.brightness)
+    contrast, brightness, gamma = (
+        change.to(images.device).view(-1, 1, 1, 1) for change in (changes.contrast, changes.brightness, changes.gamma)
     )
-    return ((moved - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+    return ((moved.clamp(0, 1) ** gamma - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
 def _uniform(count: int, limit: float, generator: torch.Generator) -> Tensor:

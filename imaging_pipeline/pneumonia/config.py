@@ -60,7 +60,9 @@ class OperatingPoint(enum.StrEnum):
     YOUDEN = "youden"
 
 
-SOURCES = ("source", "collection", "institution", "manufacturer", "station")
+COLLECTION = "collection"
+
+SOURCES = ("source", COLLECTION, "institution", "manufacturer", "station")
 """What tells where an image comes from."""
 
 
@@ -122,8 +124,11 @@ class TrainingConfig:
         rotation_degrees: augmentation, largest rotation either way.
         translation: augmentation, largest shift as a part of the side.
         scaling: augmentation, largest change of scale as a part.
+        aspect: augmentation, largest change of width over height as a part: films of different shape that a recipe
+            makes square are stretched differently, and their shape may tell the classes apart.
         brightness: augmentation, largest offset on the 0-1 scale.
         contrast: augmentation, largest change of contrast as a part.
+        gamma: augmentation, largest change of the exponent of the grey values as a part.
         horizontal_flip: augmentation; off because a flipped chest has its heart on the wrong side.
         weights_path: local file with pretrained weights (a torch state dict), or None to start from scratch.
         device: where to train.
@@ -153,8 +158,10 @@ class TrainingConfig:
     rotation_degrees: float = 7.0
     translation: float = 0.05
     scaling: float = 0.1
+    aspect: float = 0.0
     brightness: float = 0.1
     contrast: float = 0.2
+    gamma: float = 0.0
     horizontal_flip: bool = False
     weights_path: str | None = None
     device: Device = Device.AUTO
@@ -235,8 +242,10 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "rotation_degrees": (0.0, 45.0),
     "translation": (0.0, 0.5),
     "scaling": (0.0, 0.5),
+    "aspect": (0.0, 2.0),
     "brightness": (0.0, 0.5),
     "contrast": (0.0, 0.9),
+    "gamma": (0.0, 2.0),
     "processes": (0, 64),
     "cache_bytes": (0, math.inf),
 }

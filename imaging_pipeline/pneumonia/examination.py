@@ -62,12 +62,26 @@ class Examination:
     card: Mapping[str, object]
 
 
-def knowing_films(trained: TrainedNetwork, train_set: LabelledImages, validation_set: LabelledImages) -> TrainedNetwork:
-    """The network with what tells it what is no film like those of the training; as it is where there are too few."""
+def knowing_films(
+    trained: TrainedNetwork,
+    train_set: LabelledImages,
+    validation_set: LabelledImages,
+    collections: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> TrainedNetwork:
+    """The network with what tells it what is no film like those of the training; as it is where there are too few.
+
+    Args:
+        trained: the network.
+        train_set: its training side.
+        validation_set: its validation side.
+        collections: the one each image of either side is of; None: all are of one.
+    """
     network, config = trained.network(), trained.config
-    learnt: Any = Subset(train_set, range(min(len(train_set), MOST_TRAINING_IMAGES)))  # type: ignore[arg-type]
-    sides = (ImageMemory(each, config) for each in (learnt, validation_set))
-    made = fit_plausibility(*(_embedded(network, side) for side in sides))
+    count = min(len(train_set), MOST_TRAINING_IMAGES)
+    learnt: Any = Subset(train_set, range(count))  # type: ignore[arg-type]
+    seen, held_out = (_embedded(network, ImageMemory(each, config)) for each in (learnt, validation_set))
+    named = (collections[0][:count], collections[1]) if collections else None
+    made = fit_plausibility(seen, held_out, named)
     return replace(trained, state_dict=with_plausibility(trained.state_dict, made)) if made else trained
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import imaging_pipeline
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.alarms import Alarm
-from imaging_pipeline.pneumonia.config import TrainingConfig
+from imaging_pipeline.pneumonia.config import COLLECTION, TrainingConfig
 from imaging_pipeline.pneumonia.facts import ImageFacts
 from imaging_pipeline.pneumonia.gate import Contender, Decision, JudgedImages, decide, decide_first
 from imaging_pipeline.pneumonia.report import report_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from imaging_pipeline.tensors.dataset import ImageDataset
     from imaging_pipeline.tensors.recipe import Recipe
 
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 """Raise it when the same dataset and configuration would give another model, or another record of it."""
 
 TRAINING_TAG = "training_digest"
@@ -173,9 +173,10 @@ def _train(
         tags = dict(tags) | {WEIGHTS_TAG: weights}
     with tracker.training_run(_info(dataset), tags, TRAINING_TAG) as run_id:
         train_set, val_set = (material.images(dataset.side(side)) for side in (Split.TRAIN, Split.VAL))
-        sources = _sources(material, config.equal_sources) if config.equal_sources else None
+        sources = _sources(material, Split.TRAIN, config.equal_sources) if config.equal_sources else None
         trained = train(train_set, val_set, config, sources=sources, checkpoint=checkpoint, progress=progress)
-        trained = knowing_films(trained, train_set, val_set)
+        collections = (_sources(material, Split.TRAIN, COLLECTION), _sources(material, Split.VAL, COLLECTION))
+        trained = knowing_films(trained, train_set, val_set, collections)
         found = examine(material, trained)
         model = tracker.record(run_id, trained, found.evaluation, found.figures, _info(dataset), tags, found.card)
     if checkpoint:
@@ -216,9 +217,9 @@ def _facts(material: Material, member: Member) -> ImageFacts:
     return material.facts.get(member.instance_key, ImageFacts())
 
 
-def _sources(material: Material, attribute: str) -> list[str]:
-    """Where each training image comes from; the unknown are a source of their own."""
-    members = material.dataset.side(Split.TRAIN)
+def _sources(material: Material, side: Split, attribute: str) -> list[str]:
+    """Where each image of a side comes from; the unknown are a source of their own."""
+    members = material.dataset.side(side)
     return [_facts(material, member).sources.get(attribute, "") for member in members]
 
 

@@ -4,15 +4,17 @@ A network answers to anything. Beside it three descriptions of the training imag
 covariance: the layout (a coarse picture), the texture (energy by scale, brightness, black and white parts) and the
 network's own embedding. An image's Mahalanobis distance (Lee et al. 2018) in each is divided by what hardly any
 validation image exceeds; the greatest of the three says how unlike it is. The embedding alone does not do: a network
-that learned to tell opacities from air maps much that is no chest to places it knows. Owns these descriptions and
-their limits. They are tensors of the model: stored, digested and exported with its weights. Imports torch at the top;
-import it lazily.
+that learned to tell opacities from air maps much that is no chest to places it knows. Films of one collection may be
+nothing like those of another, and one collection may be much the smaller: each has descriptions of its own, and a film
+need be like one of them only. Owns these descriptions and their limits. They are tensors of the model: stored, digested
+and exported with its weights. Imports torch at the top; import it lazily.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +53,33 @@ class Plausibility(nn.Module):
     """Images and their embeddings to how unlike the training films they are; above 1 there is no answer.
 
     Attributes:
+        kinds: descriptions of each kind of film that was trained on.
+    """
+
+    def __init__(self, kinds: Iterable[_Kind]) -> None:
+        super().__init__()
+        self.kinds = nn.ModuleList(kinds)
+
+    def forward(self, images: Tensor, embeddings: Tensor) -> Tensor:
+        """Ratios (N,) of images (N, 1, S, S), float32 on 0-1, and embeddings (N, width)."""
+        described = describe(images, embeddings)
+        return torch.stack([kind(described) for kind in self.kinds]).amin(dim=0)
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, Tensor]) -> Plausibility:
+        """One from its state dict."""
+        count = sum(name.endswith(".views.layout.mean") for name in tensors)
+        made = cls(
+            _Kind({view: len(tensors[f"kinds.{kind}.views.{view}.mean"]) for view in _VIEWS}) for kind in range(count)
+        )
+        made.load_state_dict(dict(tensors))
+        return made
+
+
+class _Kind(nn.Module):
+    """One kind of film.
+
+    Attributes:
         views: mean, whitening matrix and limit of the distance, by what they describe.
         limit: of the greatest ratio to these.
     """
@@ -62,17 +91,9 @@ class Plausibility(nn.Module):
         self.views = nn.ModuleDict({name: _Gaussian(size) for name, size in sizes.items()})
         self.register_buffer("limit", torch.ones(()))
 
-    def forward(self, images: Tensor, embeddings: Tensor) -> Tensor:
-        """Ratios (N,) of images (N, 1, S, S), float32 on 0-1, and embeddings (N, width)."""
-        described = describe(images, embeddings)
+    def forward(self, described: Mapping[str, Tensor]) -> Tensor:
+        """Ratios (N,) of what images look like."""
         return torch.stack([self.views[name](values) for name, values in described.items()]).amax(dim=0) / self.limit
-
-    @classmethod
-    def restored(cls, tensors: Mapping[str, Tensor]) -> Plausibility:
-        """One from its state dict."""
-        made = cls({name: len(tensors[f"views.{name}.mean"]) for name in _VIEWS})
-        made.load_state_dict(dict(tensors))
-        return made
 
 
 class _Gaussian(nn.Module):
@@ -99,7 +120,9 @@ def describe(images: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
 
 
 def fit_plausibility(
-    train: Iterable[tuple[Tensor, Tensor]], validation: Iterable[tuple[Tensor, Tensor]]
+    train: Iterable[tuple[Tensor, Tensor]],
+    validation: Iterable[tuple[Tensor, Tensor]],
+    collections: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> Plausibility | None:
     """Learn what films look like from the training side, and how far they may lie off from the validation side.
 
@@ -109,19 +132,50 @@ def fit_plausibility(
     Args:
         train: images (n, 1, S, S), float32 on 0-1, and embeddings (n, width), some at a time.
         validation: likewise.
+        collections: the one that each image of either side is of. Those with enough images on both sides are described
+            each by itself, the others together. None: all are of one.
 
     Returns:
         None: there are too few images.
     """
     learned, held_out = _described(train), _described(validation)
-    if len(learned["layout"]) < FEWEST_TRAINING or len(held_out["layout"]) < FEWEST_VALIDATION:
+    sides = collections or ([""] * len(learned["layout"]), [""] * len(held_out["layout"]))
+    kinds = [made for chosen in _apart(*sides) if (made := _fit_kind(learned, held_out, *chosen)) is not None]
+    if not kinds:
         return None
-    made = Plausibility({name: values.shape[1] for name, values in learned.items()})
+    return Plausibility(kinds)
+
+
+def _apart(train: Sequence[str], validation: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+    """Positions on both sides of what is described together."""
+    alone = sorted(
+        name
+        for name, count in Counter(train).items()
+        if count >= FEWEST_TRAINING and list(validation).count(name) >= FEWEST_VALIDATION
+    )
+    groups = [{name} for name in alone]
+    if rest := {*train, *validation}.difference(alone):
+        groups.append(rest)
+    return [
+        (
+            [position for position, name in enumerate(train) if name in group],
+            [position for position, name in enumerate(validation) if name in group],
+        )
+        for group in groups
+    ]
+
+
+def _fit_kind(
+    learned: Mapping[str, Tensor], held_out: Mapping[str, Tensor], train: list[int], validation: list[int]
+) -> _Kind | None:
+    if len(train) < FEWEST_TRAINING or len(validation) < FEWEST_VALIDATION:
+        return None
+    made = _Kind({name: values.shape[1] for name, values in learned.items()})
     ratios = []
     for name, view in made.views.items():
         assert isinstance(view, _Gaussian)
-        _fit(view, learned[name])
-        distances = view(held_out[name]).double().numpy()
+        _fit(view, learned[name][train])
+        distances = view(held_out[name][validation]).double().numpy()
         view.limit.fill_(_limit(distances))
         ratios.append(distances / _limit(distances))
     made.limit.fill_(_limit(np.max(ratios, axis=0)))

@@ -54,4 +54,4 @@ def _changes(
     cosine, sine = scale * math.cos(math.radians(degrees)), scale * math.sin(math.radians(degrees))
     transform = torch.tensor([[cosine, -sine, 2 * right], [sine, cosine, 2 * down]])
     ones = torch.ones(count)
-    return Changes(transform.expand(count, 2, 3), contrast * ones, brightness * ones)
+    return Changes(transform.expand(count, 2, 3), contrast * ones, brightness * ones, gamma=ones)

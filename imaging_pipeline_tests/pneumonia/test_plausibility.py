@@ -13,7 +13,7 @@ from torch import nn
 from imaging_pipeline.pneumonia.config import Device, TrainingConfig
 from imaging_pipeline.pneumonia.examination import knowing_films
 from imaging_pipeline.pneumonia.network import PneumoniaNetwork, ProbabilityNetwork, restore_network
-from imaging_pipeline.pneumonia.plausibility import FEWEST_TRAINING, FEWEST_VALIDATION, fit_plausibility
+from imaging_pipeline.pneumonia.plausibility import FEWEST_TRAINING, FEWEST_VALIDATION, Plausibility, fit_plausibility
 from imaging_pipeline.pneumonia.prediction import Flag, answer
 from imaging_pipeline.pneumonia.training import TrainedNetwork, train
 from imaging_pipeline_tests.pneumonia.images import SIZE, BrightSpots
@@ -137,6 +137,27 @@ def test_too_few_films_teach_nothing_about_what_a_film_is() -> None:
     assert fit_plausibility(films(FEWEST_TRAINING), films(FEWEST_VALIDATION)) is not None
     few = train(BrightSpots(8, 1), BrightSpots(4, 2), dataclasses.replace(CONFIG, epochs=1))
     assert knowing_films(few, BrightSpots(8, 1), BrightSpots(4, 2)) == few
+
+
+def test_a_small_collection_of_other_films_is_described_by_itself() -> None:
+    def films(count: int, seed: int, *, is_dark: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        images = torch.from_numpy(BrightSpots(count, seed=seed).images) * (0.3 if is_dark else 1.0)
+        return images, images.mean(dim=(2, 3))
+
+    train = [films(900, 1, is_dark=False), films(100, 2, is_dark=True)]
+    validation = [films(200, 3, is_dark=False), films(20, 4, is_dark=True)]
+    names = [["bright"] * 900 + ["dark"] * 100, ["bright"] * 200 + ["dark"] * 20]
+    unseen = films(200, 5, is_dark=True)
+    together, apart = fit_plausibility(train, validation), fit_plausibility(train, validation, (names[0], names[1]))
+    assert together is not None
+    assert apart is not None
+    refused_together, refused_apart = ((each(*unseen) > 1).float().mean().item() for each in (together, apart))
+    assert refused_apart < 0.05
+    assert refused_apart < refused_together
+    assert (apart(*films(200, 6, is_dark=False)) > 1).float().mean() < 0.05
+    assert (apart(1 - unseen[0], unseen[1]) > 1).all()
+    again = Plausibility.restored(apart.state_dict())
+    assert torch.equal(again(*unseen), apart(*unseen))
 
 
 def test_films_are_described_the_same_way_however_they_are_batched() -> None:

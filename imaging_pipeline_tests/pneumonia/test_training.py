@@ -138,6 +138,20 @@ def test_augmentation_without_limits_changes_nothing_and_never_mirrors() -> None
     assert torch.allclose(augmented(images, still), images, atol=1e-5)
 
 
+def test_augmentation_stretches_films_and_bends_their_grey_values_when_asked() -> None:
+    still = {"rotation_degrees": 0.0, "translation": 0.0, "scaling": 0.0, "brightness": 0.0, "contrast": 0.0}
+    disc = (torch.linspace(-1, 1, 64)[:, None] ** 2 + torch.linspace(-1, 1, 64)[None] ** 2 < 0.25).float()
+    changed = augmented(disc.expand(200, 1, -1, -1), TrainingConfig(**still, aspect=0.5))[:, 0] > 0.5
+    ratio = changed.any(dim=1).sum(dim=1) / changed.any(dim=2).sum(dim=1)  # width over height
+    assert 1 / 1.6 < ratio.min() < 0.75
+    assert 1.33 < ratio.max() < 1.6
+    assert changed.sum(dim=(1, 2)).float().std() / disc.sum() < 0.05, "the area stays"
+
+    grey = augmented(torch.full((200, 1, 8, 8), 0.5), TrainingConfig(**still, gamma=1.0))[:, 0, 4, 4]
+    assert 0.5**2 <= grey.min() < 0.3
+    assert 0.65 < grey.max() <= 0.5**0.5 + 1e-6
+
+
 def test_augmentation_mirrors_when_asked() -> None:
     mirroring = TrainingConfig(
         rotation_degrees=0, translation=0, scaling=0, brightness=0, contrast=0, horizontal_flip=True
