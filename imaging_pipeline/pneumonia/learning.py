@@ -174,7 +174,13 @@ def _train(
     with tracker.training_run(_info(dataset), tags, TRAINING_TAG) as run_id:
         train_set, val_set = (material.images(dataset.side(side)) for side in (Split.TRAIN, Split.VAL))
         sources = _sources(material, Split.TRAIN, config.equal_sources) if config.equal_sources else None
-        trained = train(train_set, val_set, config, sources=sources, checkpoint=checkpoint, progress=progress)
+
+        def note(report: EpochReport) -> None:
+            tracker.note_epochs(run_id, [report])
+            if progress:
+                progress(report)
+
+        trained = train(train_set, val_set, config, sources=sources, checkpoint=checkpoint, progress=note)
         collections = (_sources(material, Split.TRAIN, COLLECTION), _sources(material, Split.VAL, COLLECTION))
         trained = knowing_films(trained, train_set, val_set, collections)
         found = examine(material, trained)

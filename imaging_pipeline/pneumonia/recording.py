@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from imaging_pipeline.pneumonia.model_files import write_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
     from imaging_pipeline.pneumonia.evaluation import Evaluation
     from imaging_pipeline.pneumonia.tracking import DatasetInfo
-    from imaging_pipeline.pneumonia.training import TrainedNetwork
+    from imaging_pipeline.pneumonia.training import EpochReport, TrainedNetwork
 
 FIGURES = "figures"
 CARD = "model_card.json"
@@ -75,12 +75,12 @@ def log_course(
     dataset: DatasetInfo,
     card: Mapping[str, object],
 ) -> None:
-    """Parameters, one metric row per epoch, the dataset, the pictures and the card."""
+    """Parameters, the metrics of epochs that are not there yet, the dataset, the pictures and the card."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param  # noqa: PLC0415
 
     settings = trained.config.to_dict() | {"weights_path": trained.config.weights_path and "given"}
     client.log_batch(run_id, params=[Param(name, str(value)) for name, value in settings.items()])
-    log_metrics(client, run_id, _epoch_metrics(trained))
+    log_epochs(client, run_id, trained.history)
     source = {"mlflow.source.name": dataset.source_uri, "snapshot": dataset.snapshot, "version": dataset.version}
     entity = Dataset(
         name=dataset.name,
@@ -123,13 +123,15 @@ def log_model(
     return model.model_id, digest
 
 
-def _epoch_metrics(trained: TrainedNetwork) -> Iterator[Metric]:
+def log_epochs(client: MlflowClient, run_id: str, reports: Sequence[EpochReport]) -> None:
+    """A row of metrics (step = epoch) for each report of an epoch the run has none of."""
     from mlflow.entities import Metric  # noqa: PLC0415
 
     now = _milliseconds()
-    for report in trained.history:
-        for name, value in report.metrics().items():
-            yield Metric(name, value, now, step=report.epoch)
+    known = {metric.step for metric in client.get_metric_history(run_id, "train_loss")}
+    new = [report for report in reports if report.epoch not in known]
+    rows = (Metric(name, value, now, report.epoch) for report in new for name, value in report.metrics().items())
+    log_metrics(client, run_id, rows)
 
 
 def final_metrics(

@@ -16,20 +16,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.pneumonia import recording
 from imaging_pipeline.pneumonia.mlflow_store import card_of, mlflow_store, unfinished_run, unless
 from imaging_pipeline.pneumonia.model_files import WEIGHTS_FOLDER, StoredModel, read_model, weights_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
     from imaging_pipeline.pneumonia.evaluation import Evaluation
     from imaging_pipeline.pneumonia.gate import Decision
-    from imaging_pipeline.pneumonia.training import TrainedNetwork
+    from imaging_pipeline.pneumonia.training import EpochReport, TrainedNetwork
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases: predictions are made with it; to be compared with that one."""
@@ -155,6 +155,16 @@ class ModelTracker:
                 status = "FINISHED"
             finally:
                 client.set_terminated(run_id, status)
+
+    def note_epochs(self, run_id: str, reports: Sequence[EpochReport]) -> None:
+        """Show epochs in an open `training_run` as they end. A store that is busy shows them later: `record` adds them.
+
+        Args:
+            run_id: of the run.
+            reports: of epochs; those it has already change nothing.
+        """
+        with contextlib.suppress(TransientError), mlflow_store():
+            recording.log_epochs(self._client(), run_id, reports)
 
     def record(
         self,

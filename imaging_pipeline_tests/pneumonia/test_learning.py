@@ -19,6 +19,7 @@ from imaging_pipeline.pneumonia.facts import ImageFacts
 from imaging_pipeline.pneumonia.learning import Learned, Material, learn, training_digest
 from imaging_pipeline.pneumonia.network import build_network
 from imaging_pipeline.pneumonia.tracking import ModelTracker
+from imaging_pipeline.pneumonia.training import EpochReport
 from imaging_pipeline.tensors.splits import Split
 from imaging_pipeline_tests.pneumonia.learned import SUBGROUPS, LearnedModel
 
@@ -47,8 +48,18 @@ def tracker(learned_model: LearnedModel, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def first(learned_model: LearnedModel, tracker: ModelTracker, tmp_path_factory: pytest.TempPathFactory) -> Learned:
     folder = tmp_path_factory.mktemp("checkpoints")
-    learned = learn(material(learned_model), tracker, CONFIG, tags={}, checkpoints=folder)
+    seen: list[int] = []
+
+    def look(report: EpochReport) -> None:
+        client = client_of(tracker)
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        (run,) = client.search_runs(experiments, "attributes.status = 'RUNNING'")
+        seen.append(len(client.get_metric_history(run.info.run_id, "train_loss")))
+
+    learned = learn(material(learned_model), tracker, CONFIG, tags={}, checkpoints=folder, progress=look)
     assert not list(folder.iterdir())
+    assert seen == list(range(1, len(seen) + 1)), "an epoch is in MLflow when it has ended"
+    assert seen
     return learned
 
 

@@ -134,6 +134,23 @@ def test_a_run_lasts_as_long_as_its_training_and_tells_of_the_machine(
     assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_epochs_are_seen_while_the_training_lasts_and_once_each(recorded: Recorded, tmp_path: Path) -> None:
+    tracker, history = ModelTracker(recorded.tracker.tracking_uri, tmp_path, "live", "live"), recorded.trained.history
+    client = mlflow.MlflowClient(tracker.tracking_uri)
+
+    def steps() -> list[int]:
+        return [each.step for each in client.get_metric_history(run_id, "train_loss")]
+
+    with tracker.training_run(DATASET, {}) as run_id:
+        tracker.note_epochs(run_id, history[:1])
+        assert steps() == [1]
+        for report in history:  # a training that was killed tells all it has done once more
+            tracker.note_epochs(run_id, [report])
+        assert steps() == [1, 2]
+        tracker.record(run_id, recorded.trained, recorded.evaluation, {}, DATASET, {}, CARD)
+        assert steps() == [1, 2]
+
+
 def test_a_run_whose_training_fails_is_failed_and_one_that_was_killed_is_gone_on_with(recorded: Recorded) -> None:
     client = mlflow.MlflowClient(recorded.tracker.tracking_uri)
     tags = {"digest": "killed"}
