@@ -104,7 +104,8 @@ class TrainingConfig:
     ``image_size`` to 224-512, take ``densenet121`` and start from pretrained weights.
 
     Attributes:
-        architecture: name of a torchvision classification network, such as ``densenet121`` or ``vit_b_16``.
+        architecture: name of a torchvision classification network, such as ``densenet121`` or ``vit_b_16``, or
+            ``timm/NAME`` for a convolutional one of timm, such as ``timm/tf_efficientnet_lite0``.
         channels: of the network's first layer; with 3, as pretrained networks have it, a grey image is repeated.
         image_size: side in pixels to which the network resizes its input.
         epochs: most passes over the training set.

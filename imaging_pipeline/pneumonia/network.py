@@ -1,4 +1,4 @@
-"""Builds the classifier: a torchvision network for grey images, with one logit.
+"""Builds the classifier: a network of torchvision or timm for grey images, with one logit.
 
 Owns what turns pixels into a logit, resizing and scaling included, so that a stored model needs no other
 preprocessing. Contains no training and no thresholds. Imports torch at the top; import it lazily.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ RGB = 3
 
 _UNFIT = ("googlenet", "inception_v3", "maxvit_t", "squeezenet1_0", "squeezenet1_1")
 """Networks of torchvision with several outputs, one input size, or a last layer that is no linear one."""
+
+_TIMM = "timm/"
+"""How the names of networks begin that the library timm builds."""
 
 _TRANSFORMER = "vit_"
 """How the names of networks begin that are built for one image size."""
@@ -197,7 +200,7 @@ def build_network(config: TrainingConfig) -> PneumoniaNetwork:
     first, last = backbone.get_submodule(first_name), backbone.get_submodule(last_name)
     assert isinstance(first, nn.Conv2d)
     assert isinstance(last, nn.Linear)
-    if config.channels != RGB:
+    if config.channels != first.in_channels:
         backbone.set_submodule(first_name, _grey_convolution(first))
     backbone.set_submodule(last_name, nn.Linear(last.in_features, 1))
     if config.weights_path is not None:
@@ -225,12 +228,15 @@ def with_plausibility(state_dict: Mapping[str, Tensor], plausibility: Plausibili
 
 
 def _backbone(config: TrainingConfig) -> nn.Module:
-    """The network as torchvision builds it, for colour images and 1000 classes."""
+    """The network as its library builds it, for 1000 classes."""
     name = config.architecture
+    if name.startswith(_TIMM):
+        return _timm_backbone(name.removeprefix(_TIMM), config)
     known = set(torchvision.models.list_models(module=torchvision.models)) - set(_UNFIT)
     if name not in known:
         raise ConfigurationError(
-            f"training setting architecture must be a classification network of torchvision: {', '.join(sorted(known))}"
+            f"training setting architecture must be {_TIMM}NAME for a network of timm, or a classification network of "
+            f"torchvision: {', '.join(sorted(known))}"
         )
     size = {"image_size": config.image_size} if name.startswith(_TRANSFORMER) else {}
     try:
@@ -240,6 +246,24 @@ def _backbone(config: TrainingConfig) -> nn.Module:
             f"training setting image_size must be a multiple of the patches of {name}, whose side ends its name"
         ) from None
     return backbone
+
+
+def _timm_backbone(name: str, config: TrainingConfig) -> nn.Module:
+    """A convolutional network of timm, which knows how to take grey images."""
+    try:
+        import timm  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigurationError(
+            f"architecture {_TIMM}{name} needs timm: pip install 'imaging-pipeline[timm]'"
+        ) from None
+    is_known = timm.is_model(name) and not timm.models.get_pretrained_cfg_value(name, "fixed_input_size")
+    backbone: Any = timm.create_model(name, pretrained=False, in_chans=config.channels) if is_known else None
+    if backbone is None or not isinstance(backbone.get_classifier(), nn.Linear):
+        raise ConfigurationError(
+            f"training setting architecture: timm has no convolutional network {name} that ends in a linear layer"
+        )
+    made: nn.Module = backbone
+    return made
 
 
 def _ends(backbone: nn.Module) -> tuple[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -12,7 +14,8 @@ from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.config import TrainingConfig
 from imaging_pipeline.pneumonia.network import build_network, resize, score, score_and_embed
 
-ARCHITECTURES = ["resnet18", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_16", "shufflenet_v2_x0_5"]
+TIMM = "timm/tf_efficientnet_lite0"
+ARCHITECTURES = ["resnet18", "densenet121", "efficientnet_b0", "convnext_tiny", "vit_b_16", "shufflenet_v2_x0_5", TIMM]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -109,7 +112,26 @@ def test_a_vision_transformer_takes_weights_of_another_image_size(tmp_path: Path
     assert score(build_network(config), torch.rand(1, 1, 64, 64)).shape == (1,)
 
 
-@pytest.mark.parametrize("architecture", ["resnet19", "googlenet", "squeezenet1_0", "fasterrcnn_resnet50_fpn"])
+NO_CLASSIFIER = [
+    "resnet19", "googlenet", "squeezenet1_0", "fasterrcnn_resnet50_fpn",
+    "timm/resnet19", "timm/vit_base_patch16_224", "timm/dla34", "timm/hf-hub:somebody/something",
+]  # fmt: skip
+
+
+def test_colour_weights_of_timm_see_a_grey_image_as_they_saw_three_equal_channels(tmp_path: Path) -> None:
+    colour = timm.create_model(TIMM.removeprefix("timm/"), pretrained=False).eval()
+    torch.save(colour.state_dict(), tmp_path / "weights.pt")
+    config = TrainingConfig(architecture=TIMM, image_size=64, weights_path=str(tmp_path / "weights.pt"))
+    network = build_network(config).eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        expected = colour.conv_stem(image.expand(-1, 3, -1, -1))
+        assert torch.allclose(network.backbone.get_submodule("conv_stem")(image), expected, atol=1e-5)
+    three = build_network(replace(config, channels=3)).eval()
+    assert three.backbone.get_submodule("conv_stem").weight.shape[1] == 3
+
+
+@pytest.mark.parametrize("architecture", NO_CLASSIFIER)
 def test_a_network_that_does_not_classify_in_one_linear_layer_is_refused(architecture: str) -> None:
     with pytest.raises(ConfigurationError, match="architecture"):
         build_network(TrainingConfig(architecture=architecture))
