@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import itertools
 import json
 import os
 import random
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -48,6 +50,8 @@ from imaging_pipeline.web.access.roles import Role
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_SECONDS = 60.0
 CLIENTS = (1, 8, 32)
+OBJECT_NUMBERS = 1_000_000
+"""The first number of a small study's objects: all have as many digits."""
 EDGE = 512
 STUDY, SERIES = "2.25.1000", "2.25.1001"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -100,15 +104,20 @@ def ct_slice(number: int, chance: np.random.Generator) -> bytes:
     return saved(ds)
 
 
-def small_object(study: int, prefix: str = "2.25.2000") -> bytes:
-    """The only object of a study."""
+def small_study(study: int, objects: int, prefix: str = "2.25.2000") -> Iterator[bytes]:
+    """The objects of a study of one series: MR images of 16 x 16 pixels that differ in their UID."""
     ds = dcmread(str(get_testdata_file("MR_small.dcm")))
+    first = f"{prefix}.{study}.1.{OBJECT_NUMBERS}"
     ds.StudyInstanceUID, ds.SeriesInstanceUID = f"{prefix}.{study}", f"{prefix}.{study}.1"
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{prefix}.{study}.1.1"
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = first
+    ds.Rows = ds.Columns = 16
+    ds.PixelData = bytes(512)
     ds.PatientID, ds.PatientName = f"P{study % 997:05}", f"Name{study % 331:04}^Given"
     ds.StudyDate = f"20{study % 24:02}{study % 12 + 1:02}{study % 28 + 1:02}"
     ds.AccessionNumber = f"A{study:07}"
-    return saved(ds)
+    data = saved(ds)
+    for number in range(objects):
+        yield data.replace(first.encode(), f"{prefix}.{study}.1.{OBJECT_NUMBERS + number}".encode())
 
 
 def saved(ds: object) -> bytes:
@@ -118,14 +127,15 @@ def saved(ds: object) -> bytes:
     return target.getvalue()
 
 
-def write_corpus(folder: Path, slices: int, studies: int) -> None:
-    """The series and the small studies as files."""
-    folder.mkdir()
+def write_corpus(folder: Path, slices: int, studies: int, objects: int) -> None:
+    """The series and the small studies as files, a thousand to a folder."""
     chance = np.random.default_rng(1)
-    for number in range(slices):
-        (folder / f"ct{number:04}.dcm").write_bytes(ct_slice(number, chance))
-    for study in range(studies):
-        (folder / f"mr{study:07}.dcm").write_bytes(small_object(study))
+    found = (ct_slice(number, chance) for number in range(slices))
+    small = (data for study in range(studies) for data in small_study(study, objects))
+    for number, data in enumerate(itertools.chain(found, small)):
+        place = folder / f"{number // 1000:05}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:07}.dcm").write_bytes(data)
 
 
 # The servers
@@ -170,12 +180,23 @@ def orthanc(folder: Path, corpus: Path) -> Iterator[Server]:
         "Plugins": [str(PLUGIN)], "LimitFindResults": 0, "LimitFindInstances": 0,
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "StudiesMetadata": "Full", "SeriesMetadata": "Full"},
     }  # fmt: skip
-    (folder / "orthanc.json").write_text(json.dumps(configuration), "utf-8")
-    with running(["Orthanc", str(folder / "orthanc.json")], folder / "orthanc.log", dict(os.environ)) as process:
+    path = folder / "orthanc.json"
+    command = ["Orthanc", str(path)]
+    path.write_text(json.dumps(configuration | {"SyncStorageArea": False}), "utf-8")  # it is filled faster so
+    with running(command, folder / "filled.log", dict(os.environ)) as process:
         wait_for(port, process)
-        for path in sorted(corpus.iterdir()):
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/instances", path.read_bytes(), method="POST")
-            urllib.request.urlopen(request, timeout=60).close()
+        for part in sorted(corpus.iterdir()):
+            archive = BytesIO()
+            with zipfile.ZipFile(archive, "w") as target:
+                for each in sorted(part.iterdir()):
+                    target.write(each, each.name)
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/instances", archive.getvalue(), method="POST")
+            urllib.request.urlopen(request, timeout=600).close()
+        process.terminate()  # it writes its index
+        process.wait(timeout=60)
+    path.write_text(json.dumps(configuration), "utf-8")
+    with running(command, folder / "orthanc.log", dict(os.environ)) as process:
+        wait_for(port, process)
         yield Server("orthanc", f"http://127.0.0.1:{port}/dicom-web", process)
 
 
@@ -293,6 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=int, default=300, help="of the CT series (default: 300)")
     parser.add_argument("--studies", type=int, default=2_000, help="small studies to search (default: 2000)")
+    parser.add_argument("--objects", type=int, default=1, help="of each small study (default: 1)")
     parser.add_argument("--requests", type=int, default=400, help="frames of one round (default: 400)")
     parser.add_argument("--stow", type=int, default=40, help="objects of one STOW, 0.5 MB each (default: 40)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
@@ -301,7 +323,7 @@ def main() -> None:
         raise SystemExit("Orthanc with its DICOMweb plug-in and curl are needed: apt-get install orthanc-dicomweb curl")
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-dicomweb-")))
-        write_corpus(folder / "corpus", options.slices, options.studies)
+        write_corpus(folder / "corpus", options.slices, options.studies, options.objects)
         servers = [
             held.enter_context(ours(folder / "home", folder / "corpus")),
             held.enter_context(orthanc(folder / "orthanc", folder / "corpus")),
@@ -323,7 +345,8 @@ def measure(servers: Sequence[Server], folder: Path, options: argparse.Namespace
         },
         "stow": lambda server, number: stow(server, folder, options.stow, number),
     }
-    figures: Figures = {"slices": options.slices, "studies": options.studies}
+    instances = options.slices + options.studies * options.objects
+    figures: Figures = {"slices": options.slices, "studies": options.studies, "instances": instances}
     for name, part in parts.items():
         costs: dict[str, list[Cost]] = {server.name: [] for server in servers}
         for number in range(-1, options.rounds):  # the first round warms both up

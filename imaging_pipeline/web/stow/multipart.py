@@ -71,7 +71,7 @@ class MultipartReader:
         self._part: Part | None = None
         self._parts = 0
 
-    def feed(self, block: bytes) -> None:
+    def feed(self, block: bytes | bytearray) -> None:
         """Take the next block.
 
         Raises:

@@ -88,7 +88,7 @@ class Transaction:
         self._reader = MultipartReader(boundary, self._begin) if boundary is not None else None
         self._single = self._begin(DICOM) if boundary is None else None
 
-    def feed(self, block: bytes) -> None:
+    def feed(self, block: bytes | bytearray) -> None:
         """Take the next block of the body.
 
         Raises:

@@ -1,5 +1,6 @@
 """The store transaction's resources: ``POST /studies`` and ``POST /studies/{study}`` (PS3.18 10.5)."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Annotated, Final
 
@@ -93,15 +94,20 @@ async def _store(
 
 
 async def _read_body(request: Request, transaction: Transaction) -> None:
-    """Hand the body on in blocks of a size that is worth the way to another thread."""
-    block = bytearray()
-    async for chunk in request.stream():
-        block += chunk
-        if len(block) >= _BLOCK:
-            await run_in_threadpool(transaction.feed, bytes(block))
-            block.clear()
+    """Hand the body on in blocks of a size that is worth the way to another thread; meanwhile the next one comes."""
+    block, under_way = bytearray(), asyncio.Future[None]()
+    under_way.set_result(None)
+    try:
+        async for chunk in request.stream():
+            block += chunk
+            if len(block) >= _BLOCK:
+                await under_way
+                under_way = asyncio.ensure_future(run_in_threadpool(transaction.feed, block))
+                block = bytearray()
+    finally:
+        await under_way
     if block:
-        await run_in_threadpool(transaction.feed, bytes(block))
+        await run_in_threadpool(transaction.feed, block)
 
 
 def _boundary(request: Request) -> str | None:
