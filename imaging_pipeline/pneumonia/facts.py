@@ -5,11 +5,13 @@ It is what a model is evaluated by, and what a shortcut could be taken by. Opens
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.pneumonia.config import SOURCES
+from imaging_pipeline.pneumonia.labels.model import SUBSET
 from imaging_pipeline.tensors.candidates import groups_of
 
 Fact = str | float
@@ -23,7 +25,7 @@ class ImageFacts:
     """What is known of one image; what is not known is missing.
 
     Attributes:
-        groups: value by name, of `SUBGROUPS`.
+        groups: value by name, of `SUBGROUPS` and of named subsets.
         sources: value by name, of `SOURCES`.
         metadata: of patient, device and exposure.
         file: of the released file and its matrix.
@@ -48,14 +50,17 @@ def facts_of(lake: Lake, instance_keys: Sequence[str], task: str) -> dict[str, I
     """
     groups = groups_of(lake, instance_keys)
     rows = lake.query(_FACTS, [task, list(instance_keys)]).to_pylist()
-    return {str(row["instance_key"]): _facts(row, groups.get(str(row["instance_key"]), {})) for row in rows}
+    subsets: dict[str, dict[str, str]] = defaultdict(dict)
+    for key, name in lake.rows(_SUBSETS, [f"{SUBSET}%", list(instance_keys)]):
+        subsets[str(key)][str(name)] = "yes"
+    return {key: _facts(row, groups.get(key, {}), subsets[key]) for row in rows if (key := str(row["instance_key"]))}
 
 
-def _facts(row: Mapping[str, object], groups: Mapping[str, str]) -> ImageFacts:
+def _facts(row: Mapping[str, object], groups: Mapping[str, str], subsets: Mapping[str, str]) -> ImageFacts:
     origin = {name: str(row[name]) for name in ("source", "collection") if row[name]}
     named = dict(groups) | origin
     return ImageFacts(
-        groups={name: named[name] for name in SUBGROUPS if name in named},
+        groups={name: named[name] for name in SUBGROUPS if name in named} | dict(subsets),
         sources={name: named[name] for name in SOURCES if name in named},
         metadata=_known(row, _METADATA) | {name: value for name, value in groups.items() if name != "age"},
         file=_known(row, _FILE),
@@ -101,6 +106,12 @@ _FILE: dict[str, str] = {
 }
 
 _ORIGIN = {"source": "ingestion_source", "collection": "label.source"}
+
+_SUBSETS = """
+SELECT DISTINCT subject_key, task FROM gold.label
+WHERE task LIKE ? AND label_value = task AND subject_level = 'INSTANCE' AND subject_key IN (SELECT unnest(?))
+ORDER BY ALL
+"""
 
 _FACTS = f"""
 SELECT instance_key,

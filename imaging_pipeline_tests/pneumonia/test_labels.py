@@ -236,6 +236,9 @@ def test_no_word_of_a_label_file_goes_out_that_may_name_somebody(landing: Landin
         f"{uid},{surname},,Krautschnabel,pneumonia",
         f"{uid},1,{PATIENT_ID},,pneumonia",
         f"{uid},1,,,{surname}",
+        f"{uid},1,,,subset {surname}",
+        f"{uid},1,,,subset of {PATIENT_ID}",
+        f"{uid},1,,,subset matched films",
         f"{uid},7731945,,,pneumonia",
         f"{uid},77 31 94 5,,,pneumonia",
         f"{uid},bacterial pneumonia,north,Krautschnabel,pneumonia type",
@@ -243,11 +246,14 @@ def test_no_word_of_a_label_file_goes_out_that_may_name_somebody(landing: Landin
     landing.put("labels.csv", "\n".join(["sop_instance_uid,label,source,annotator,task", *rows]).encode())
     landing.load()
     assert landing.rows("task, label_value, label_numeric, source") == [
-        ("pneumonia type", "bacterial pneumonia", None, "CSV:north")
+        ("pneumonia type", "bacterial pneumonia", None, "CSV:north"),
+        ("subset matched films", "subset matched films", 1.0, "CSV:PLAIN"),
     ]
     told = repr(landing.rows("*")) + repr(landing.issues())
-    assert not [word for word in (surname, PATIENT_ID, "773", "Krautschnabel", uid, "labels.csv") if word in told]
-    assert len(landing.issues()) == 6
+    assert not [
+        word for word in (surname, PATIENT_ID, "773194", "77 31", "Krautschnabel", uid, "labels.csv") if word in told
+    ]
+    assert len(landing.issues()) == 8
 
 
 def test_times_of_labels_move_with_the_dates_of_the_patient_or_stay_out_as_the_profile_says(landing: Landing) -> None:

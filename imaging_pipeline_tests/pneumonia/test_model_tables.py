@@ -193,10 +193,24 @@ def test_facts_of_an_image_are_those_of_its_released_header_and_file(lake: Lake)
         file: dict[str, object] = {"location_key": f"location{number}", "object_key": "o", "file_size_bytes": 5000}
         put(lake, "dicom_file_location", keys | file | {"storage_uri": "file:///x", "role": "PRIMARY"} | SOURCE)
     label = {"subject_level": "INSTANCE", "task": "pneumonia", "label_numeric": 1.0}
-    put_labels(lake, {**label, "label_key": "a", "subject_key": "instance0", "source": "CSV:RSNA"})
+    of = {**label, "source": "CSV:RSNA"}
+    subset = "subset matched by age"
+    put_labels(
+        lake,
+        {**of, "label_key": "a", "subject_key": "instance0", "label_value": "pneumonia"},
+        {**of, "label_key": "b", "subject_key": "instance0", "task": subset, "label_value": subset},
+        {**of, "label_key": "c", "subject_key": "instance1", "task": subset, "label_value": f"no {subset}"},
+    )
     facts = facts_of(lake, ["instance0", "instance1", "instance2", "unknown"], "pneumonia")
     assert {key: each.groups for key, each in facts.items()} == {
-        "instance0": {"sex": "F", "age": "40-49", "view": "PA", "source": "north", "collection": "CSV:RSNA"},
+        "instance0": {
+            "sex": "F",
+            "age": "40-49",
+            "view": "PA",
+            "source": "north",
+            "collection": "CSV:RSNA",
+            subset: "yes",
+        },
         "instance1": {"sex": "M", "age": "40-49", "source": "north"},
         "instance2": {"age": "40-49", "view": "AP", "source": "north"},
     }

@@ -10,6 +10,9 @@ from typing import TypeAlias
 TASK = "pneumonia"
 """The task of the model; label files are about it unless they say otherwise."""
 
+SUBSET = "subset "
+"""How a task begins whose positive labels name a set of images that models are evaluated on by itself."""
+
 NO_FINDING = "no finding"
 
 UNCERTAIN, NOT_MENTIONED = "uncertain", "not mentioned"

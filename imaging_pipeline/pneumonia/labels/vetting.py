@@ -12,7 +12,7 @@ from imaging_pipeline.deid.vocabulary import is_clinical
 from imaging_pipeline.deid.vocabulary import plain as folded
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.pneumonia.labels.layouts import CHEXPERT_FINDINGS, CLASS_TASK, NIH_FINDINGS, RSNA_CLASSES
-from imaging_pipeline.pneumonia.labels.model import NOT_MENTIONED, UNCERTAIN, Label, value_of
+from imaging_pipeline.pneumonia.labels.model import NOT_MENTIONED, SUBSET, UNCERTAIN, Label, value_of
 
 _KNOWN = frozenset({*NIH_FINDINGS, *CHEXPERT_FINDINGS, CLASS_TASK, *RSNA_CLASSES, UNCERTAIN, NOT_MENTIONED})
 _COLLECTION = re.compile(r"[A-Za-z][A-Za-z0-9 ._-]{0,31}")
@@ -32,7 +32,10 @@ class Vetting:
 
     def objection(self, label: Label) -> str:
         """What is wrong with the words of a label, without any of them; nothing when they may go out."""
-        if not _is_clinical(label.task):
+        if label.task.startswith(SUBSET):
+            if not self._is_collection(label.task.removeprefix(SUBSET)):
+                return "expected a short name of a subset that is no name or number of a patient"
+        elif not _is_clinical(label.task):
             return "expected a task of clinical words"
         if label.number is None and label.value != value_of(label.task, None) and not _is_clinical(label.value):
             return "expected a label of clinical words, yes, no or a number"
