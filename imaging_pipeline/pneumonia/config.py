@@ -60,6 +60,17 @@ class OperatingPoint(enum.StrEnum):
     YOUDEN = "youden"
 
 
+class AlarmName(enum.StrEnum):
+    """What is asked of a model to find shortcuts; see `shortcuts`."""
+
+    METADATA = "metadata_only"
+    FILE = "file_statistics_only"
+    PIXELS = "pixel_statistics_only"
+    SOURCE = "source_from_pixels"
+    MATCHED = "matched_subset"
+    LUNGS = "heat_outside_lungs"
+
+
 COLLECTION = "collection"
 
 SOURCES = ("source", COLLECTION, "institution", "manufacturer", "station")
@@ -94,6 +105,11 @@ class PromotionRules:
             isinstance(text, str) and text.strip() for pair in self.waived.items() for text in pair
         ):
             raise ConfigurationError("training setting promotion.waived must give a reason for each alarm it names")
+        if unknown := sorted(self.waived.keys() - set(AlarmName)):
+            raise ConfigurationError(
+                f"training setting promotion.waived names no alarm: {', '.join(unknown)}; "
+                f"there are {', '.join(AlarmName)}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

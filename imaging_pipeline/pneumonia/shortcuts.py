@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from imaging_pipeline.pneumonia.alarms import Alarm, Verdict, judge
-from imaging_pipeline.pneumonia.config import SOURCES
+from imaging_pipeline.pneumonia.config import SOURCES, AlarmName
 from imaging_pipeline.pneumonia.evaluation import Figures
 from imaging_pipeline.pneumonia.facts import Fact, ImageFacts
 from imaging_pipeline.pneumonia.resampling import Interval, interval, resample
@@ -150,7 +150,7 @@ def lung_alarm(inside: Floats, lungs: Floats, patients: Sequence[str], seed: int
     figure = float(ratio(np.ones((1, len(inside))))[0]) if len(inside) else None
     found = interval(resample(ratio, patients, seed=seed), patients) if len(inside) else None
     return Alarm(
-        "heat_outside_lungs",
+        AlarmName.LUNGS,
         "Do the heat maps lie in the lungs more than chance would have it?",
         figure,
         found,
@@ -172,17 +172,17 @@ def _file(train: Side, test: Side) -> tuple[Floats, Floats]:
 
 _BASELINES: tuple[tuple[str, str, Callable[[Side, Side], tuple[Floats, Floats]]], ...] = (
     (
-        "metadata_only",
+        AlarmName.METADATA,
         "Can the label be told from what the header says of patient, device and exposure?",
         _metadata,
     ),
     (
-        "file_statistics_only",
+        AlarmName.FILE,
         "Can the label be told from size, matrix and compression of the file?",
         _file,
     ),
     (
-        "pixel_statistics_only",
+        AlarmName.PIXELS,
         "Can the label be told from brightness, histogram, borders and corners of the image?",
         lambda train, test: (train.statistics, test.statistics),
     ),
@@ -215,7 +215,7 @@ def _baseline_alarm(
 
 def _source_alarm(train: Side, test: Side, rules: PromotionRules, seed: int) -> Alarm:
     """Whether the network sees where an image comes from, where that gives the label away."""
-    name = "source_from_pixels"
+    name = AlarmName.SOURCE
     question = "Can the source be told from the network's embedding, and the label from the source?"
     answers = [
         answer for attribute in SOURCES if (answer := _source_answer(attribute, train, test, rules, seed)) is not None
@@ -273,7 +273,7 @@ def _both(first: Verdict, second: Verdict) -> Verdict:
 
 def _matched_alarm(train: Side, test: Side, *, seed: int) -> Alarm:
     """Whether the model still knows the classes apart among images that the header and the file do not."""
-    name = "matched_subset"
+    name = AlarmName.MATCHED
     question = "How much AUROC is lost among cases and controls that metadata and file tell nothing about?"
     features = _vectors(*([{**each.metadata, **each.file} for each in side.facts] for side in (train, test)))
     if not features[0].shape[1]:

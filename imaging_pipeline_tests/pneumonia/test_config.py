@@ -48,6 +48,7 @@ def test_names_become_codes() -> None:
         {"promotion": {"margins": 1}},
         {"promotion": {"waived": {"metadata_only": ""}}},
         {"promotion": {"waived": ["metadata_only"]}},
+        {"promotion": {"waived": {"metadata": "an alarm that there is not"}}},
     ],
 )
 def test_wrong_settings_are_refused_by_name(settings: dict[str, Any]) -> None:
