@@ -6,10 +6,12 @@ Tests skip, and say so, where the programs are missing.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -62,9 +64,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def found(program: str) -> str | None:
+    """Where a program is: not among the scripts of Python's environment, where pynetdicom has namesakes of DCMTK's."""
+    own = {str(Path(prefix, "bin")) for prefix in (sys.prefix, sys.exec_prefix)}
+    folders = [folder for folder in os.environ["PATH"].split(os.pathsep) if folder not in own]
+    return shutil.which(program, path=os.pathsep.join(folders))
+
+
 def require(*programs: str) -> None:
     """Skip the test when a program is missing."""
-    if missing := [program for program in programs if shutil.which(program) is None]:
+    if missing := [program for program in programs if found(program) is None]:
         pytest.skip(f"{', '.join(missing)} not found; apt-get install dcmtk orthanc orthanc-dicomweb")
 
 
@@ -110,7 +119,8 @@ def running_orthanc(folder: Path, modalities: Mapping[str, tuple[str, int]] | No
 def running(command: Sequence[str], log: Path, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is killed in the end."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **more)
+        program = [found(command[0]) or command[0], *command[1:]]
+        process = subprocess.Popen(program, stdout=output, stderr=subprocess.STDOUT, **more)
     try:
         yield process
     finally:
@@ -136,7 +146,7 @@ def is_open(port: int) -> bool:
 def dcmtk(program: str, *arguments: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run one of DCMTK's programs to its end."""
     require(program)
-    command = [program, *map(str, arguments)]
+    command = [found(program) or program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout, check=False)
 
 

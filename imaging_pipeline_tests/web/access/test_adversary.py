@@ -31,6 +31,7 @@ from pydicom import dcmread
 
 from imaging_pipeline.catalog.bronze import load_bronze
 from imaging_pipeline.defs.workspace import Workspace
+from imaging_pipeline.deid.clearance import CHECKS, Clearance
 from imaging_pipeline.deid.release import Releaser, release_batch
 from imaging_pipeline.errors import ImagingError
 from imaging_pipeline.lake import registry
@@ -130,6 +131,8 @@ def take_in(settings: Settings) -> None:
         load_silver(identified, BATCH, workspace.version_policy())
         counts = release_batch(identified, research, workspace.vault(), releaser, workers=1)
     assert (counts.released, counts.held) == (2, 1)
+    for check in CHECKS:
+        Clearance(settings.clearance_files).judge(BATCH, check, passed=True)
 
 
 @pytest.fixture(scope="module")
