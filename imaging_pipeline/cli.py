@@ -368,7 +368,7 @@ def _run_batches(runner: Runner, batches: list[Batch]) -> bool:
 def _run_learning(runner: Runner, workspace: Workspace) -> bool:
     """Train, predict what the champion has not seen, print the model's figures."""
     _say("model: labels, dataset version, training (a minute or two on a laptop)")
-    training = runner.train()
+    training = runner.train(lambda: _say("another training runs in this installation; this one waits for its end"))
     if not training.succeeded:
         why = training.reason or "see its run in the Dagster UI (make dev)"
         print(f"training failed (run {training.run_id}): {why}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from imaging_pipeline.catalog.bronze import BatchCounts, batch_counts
 from imaging_pipeline.catalog.intake import NO_LIMIT, cut
 from imaging_pipeline.catalog.ledger import Batch, Ledger
 from imaging_pipeline.defs import intake
-from imaging_pipeline.defs.assets.model import MODEL_KEY, PROMOTION_CHECK
+from imaging_pipeline.defs.assets.model import MODEL_KEY, PROMOTION_CHECK, TRAINING_POOL
 from imaging_pipeline.defs.partitions import arrival_batches
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.errors import TransientError
@@ -28,6 +29,9 @@ from imaging_pipeline.sources import SourceConfig
 HOST_TAG, PROCESS_TAG = "imaging/host", "imaging/process"
 
 _TELLING_ERRORS = frozenset({"ConfigurationError", "TransientError", "ReleaseRefused"})
+
+_PLACE_SECONDS = 2.0
+"""Between two looks at whether a pool has a place."""
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """The command line says what it does itself; the events are all in the instance."""
@@ -107,8 +111,13 @@ class Runner:
         result = self._run("ingest_batch", batch.batch_id)
         return BatchRun(batch, result.success, result.run_id, "" if result.success else _reason(result))
 
-    def train(self) -> TrainingRun:
-        """Labels, dataset and model; an unchanged dataset is not trained on again."""
+    def train(self, waits: Callable[[], None] = lambda: None) -> TrainingRun:
+        """Labels, dataset and model; an unchanged dataset is not trained on again.
+
+        Args:
+            waits: called once, when another training of this installation must end first.
+        """
+        self._wait_for(TRAINING_POOL, waits)
         result = self._run("train_model")
         if not result.success:
             return TrainingRun(succeeded=False, is_new=False, run_id=result.run_id, reason=_reason(result))
@@ -164,6 +173,18 @@ class Runner:
         events = [record.event_log_entry.dagster_event for record in records]
         evaluations = [event.asset_check_evaluation_data for event in events if event is not None]
         return [each.check_name for each in evaluations if not each.passed and each.blocking]
+
+    def _wait_for(self, pool: str, waits: Callable[[], None]) -> None:
+        """Sleep until a pool has a place: in this process Dagster would wait for it without a pause or a word."""
+        if not self._has_place(pool):
+            waits()
+        while not self._has_place(pool):
+            time.sleep(_PLACE_SECONDS)
+            _bury_dead_runs(self._instance)
+
+    def _has_place(self, pool: str) -> bool:
+        taken = self._instance.event_log_storage.get_concurrency_info(pool)
+        return taken.limit is None or taken.active_slot_count < taken.limit
 
     def _cut(self, ledger: Ledger, config: SourceConfig) -> list[Batch]:
         limits = replace(self._workspace.limits(), batches=NO_LIMIT)

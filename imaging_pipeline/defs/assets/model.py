@@ -23,6 +23,9 @@ from imaging_pipeline.tensors.splits import Split
 
 MODEL_KEY = reporting.asset_key("gold", "pneumonia_model")
 
+TRAINING_POOL = "training"
+"""One training at a time: it takes all there is of the machine."""
+
 PROMOTION_CHECK = "challenger_may_become_champion"
 
 RECORD_TABLES = ("embedding_model", "embedding_evaluation")
@@ -70,7 +73,7 @@ _DATASET = [reporting.asset_key("gold", "dataset_version"), reporting.asset_key(
             ),
         )
     ],
-    pool="training",
+    pool=TRAINING_POOL,
 )
 def pneumonia_model(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
