@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 from imaging_pipeline.catalog.ledger import Ledger
 from imaging_pipeline.samples.landing import new_study
 from imaging_pipeline_tests.integration import chain
@@ -58,6 +60,7 @@ def _early_reads(kind: int) -> Callable[[str, str], bool]:
     return matches
 
 
+@pytest.mark.slow
 def test_faults_and_a_kill_leave_the_tables_of_a_quiet_run_and_nothing_committed_is_read_again(
     bucket: Bucket, gateway: Gateway, tmp_path: Path
 ) -> None:

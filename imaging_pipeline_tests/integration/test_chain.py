@@ -186,6 +186,7 @@ def test_a_new_file_is_taken_in_alone(home: Path, landing: Path, tmp_path: Path)
     assert output.rstrip().endswith("seen 1 = parsed 1 + failed 0 + skipped 0")
 
 
+@pytest.mark.slow
 def test_all_files_of_pydicom_go_through(tmp_path: Path) -> None:
     landing = chain.pydicom_landing(tmp_path / "landing")
     status, output = chain.run(tmp_path / "home", landing, "ingest", str(landing))

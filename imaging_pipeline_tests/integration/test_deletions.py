@@ -123,6 +123,7 @@ def test_nothing_is_parsed_again_for_a_deletion(homes: tuple[Path, Path], landin
     assert [row["writes"] for row in rows] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_late_image_opens_its_study_again(tmp_path: Path) -> None:
     landing = tmp_path / "landing"
     first = new_study(landing, seed=1, size=96)

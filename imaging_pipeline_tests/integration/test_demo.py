@@ -43,6 +43,7 @@ def test_the_demo_shows_counts_issues_the_model_and_what_to_do_next(first: str) 
     assert "make dev" in first
 
 
+@pytest.mark.slow
 def test_a_second_demo_parses_and_trains_nothing_and_says_so(home: Path, first: str) -> None:
     before = chain.contents(home, home / "landing")
     status, output = chain.run(home, home / "landing", "demo", "--patients", PATIENTS)
