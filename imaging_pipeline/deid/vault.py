@@ -19,7 +19,7 @@ from typing import Final
 from imaging_pipeline.deid.engine import Deidentified
 from imaging_pipeline.deid.pseudonyms import ProjectKeys
 from imaging_pipeline.errors import ConfigurationError, TransientError
-from imaging_pipeline.sqlite import connect
+from imaging_pipeline.sqlite import connect, transaction
 
 KINDS: Final = ("PATIENT", "ACCESSION", "UID")
 """What a crosswalk entry may be about."""
@@ -90,8 +90,7 @@ class Vault:
         wanted = list(entries)
         rows = [(entry.kind, entry.pseudonym, self._sealed(entry)) for entry in wanted]
         numbers = {entry for entry in wanted if entry.kind != "UID"}
-        with self._connected() as connection, connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._connected() as connection, transaction(connection):
             self._refuse_second(connection, numbers)
             connection.executemany("INSERT OR IGNORE INTO crosswalk VALUES (?, ?, ?)", rows)
 

@@ -23,7 +23,7 @@ import filelock
 from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.objects.writing import write_atomically
 from imaging_pipeline.settings import Settings
-from imaging_pipeline.sqlite import connect
+from imaging_pipeline.sqlite import connect, transaction
 from imaging_pipeline.web.access.private import access_folder, derived_key, private_file, service_key
 
 LOCK_TIMEOUT_SECONDS: Final = 30.0
@@ -181,9 +181,8 @@ class AuditLog:
                 self._refuse_other(connection, last)
                 rows, head = self._sealed(events, at, last)
                 connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("BEGIN IMMEDIATE")
-                connection.executemany(_INSERT, rows)
-                connection.execute("COMMIT")
+                with transaction(connection):
+                    connection.executemany(_INSERT, rows)
                 self._write_anchor(head)
         except (OSError, sqlite3.OperationalError) as error:
             raise TransientError(f"the audit log cannot be written ({type(error).__name__})") from None

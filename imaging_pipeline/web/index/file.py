@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imaging_pipeline.errors import TransientError
-from imaging_pipeline.sqlite import connect
+from imaging_pipeline.sqlite import connect, transaction
 
 INDEX_VERSION = "2"
 """Raise it when the same lake would give other rows here: the file is then made again."""
@@ -73,15 +73,14 @@ def create_index(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = connect(path)
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        if "meta" not in names or meta(connection, "version") != INDEX_VERSION:
-            for name in names:
-                connection.execute(f"DROP TABLE {name}")
-            for statement in _TABLES.split(";"):
-                connection.execute(statement)
-            set_meta(connection, "version", INDEX_VERSION)
-        connection.execute("COMMIT")
+        with transaction(connection):
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            if "meta" not in names or meta(connection, "version") != INDEX_VERSION:
+                for name in names:
+                    connection.execute(f"DROP TABLE {name}")
+                for statement in _TABLES.split(";"):
+                    connection.execute(statement)
+                set_meta(connection, "version", INDEX_VERSION)
     finally:
         connection.close()
 

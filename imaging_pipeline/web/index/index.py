@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 
+from imaging_pipeline.sqlite import transaction
 from imaging_pipeline.web.index.file import create_index, deflated, in_time, inflated, open_index
 from imaging_pipeline.web.index.headers import read_headers
 from imaging_pipeline.web.index.loading import bring_up_to_date
@@ -149,8 +150,7 @@ class Index:
             return
         try:
             connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
-            with connection:  # commits, or rolls back
+            with transaction(connection):
                 connection.executemany(
                     _KEEP_HEADER, [(data, one.instance_key, one.object_key, one.sha256) for data, one in documents]
                 )
