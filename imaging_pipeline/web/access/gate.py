@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 import anyio
@@ -14,13 +15,16 @@ import anyio.to_thread
 from fastapi import FastAPI, HTTPException
 from starlette.requests import Request
 
-from imaging_pipeline.settings import Settings
+from imaging_pipeline.settings import Settings, secret_of
 from imaging_pipeline.web.access.accounts import TOKEN_PREFIX, Accounts
 from imaging_pipeline.web.access.audit import AuditLog
 from imaging_pipeline.web.access.links import PARAMETER, SignedLinks
 from imaging_pipeline.web.access.oidc import OidcConfig, OpenIdProvider, load_oidc
+from imaging_pipeline.web.access.oidc_login import CodeLogin
 from imaging_pipeline.web.access.private import access_folder, private_folder, service_key
 from imaging_pipeline.web.access.roles import Entrance, Principal
+
+Value = TypeVar("Value")
 
 _COOKIE: Final = "imaging_session"
 
@@ -29,7 +33,7 @@ _OIDC_THREADS: Final = 4
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-PUBLIC: Final = frozenset({"/login", "/logout", "/health"})
+PUBLIC: Final = frozenset({"/login", "/login/provider", "/login/done", "/logout", "/health"})
 """Paths for everybody, and those below ``/link/``."""
 
 OPERATOR_PAGES: Final = frozenset({"/audit", "/system"})
@@ -65,6 +69,7 @@ class Access:
         accounts: users, tokens, sessions.
         links: links that expire.
         audit: the log.
+        code_login: sends browsers to the OpenID provider to log in; None: it does not.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Access:
         *,
         project: str = "",
         oidc: OidcConfig | None = None,
+        oidc_secret: str | None = None,
         heads: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -84,6 +90,7 @@ class Access:
             folder: for them; nothing outside it is opened.
             project: the research project whose data the zone serves.
             oidc: an OpenID provider that is believed too.
+            oidc_secret: what it knows this service by, where it wants that.
             heads: folder for the head of the audit log (default: ``folder``).
             clock: seconds since 1970.
 
@@ -98,6 +105,11 @@ class Access:
         self.links = SignedLinks(self.accounts, zone, key, clock)
         self.audit = AuditLog(folder, zone, key, heads=heads, clock=clock)
         self._oidc = OpenIdProvider(oidc, clock) if oidc else None
+        self.code_login = (
+            CodeLogin(self._oidc, oidc.client_id, oidc.scope, oidc_secret)
+            if oidc and self._oidc and oidc.client_id
+            else None
+        )
         self._oidc_threads = anyio.CapacityLimiter(_OIDC_THREADS)
 
     def install(
@@ -192,7 +204,11 @@ class Access:
             return (own, None) if own else None
         if self._oidc is None:
             return None
-        return await anyio.to_thread.run_sync(self._oidc.principal, text, limiter=self._oidc_threads)
+        return await self.ask_provider(partial(self._oidc.principal, text))
+
+    async def ask_provider(self, call: Callable[[], Value]) -> Value:
+        """What a call that waits for the OpenID provider gives; few wait at a time."""
+        return await anyio.to_thread.run_sync(call, limiter=self._oidc_threads)
 
     async def _identify(self, request: Request) -> tuple[Principal | None, bool]:
         """Who asks, and whether a cookie says so. What is sent on purpose counts, good or not, before the cookie."""
@@ -214,7 +230,14 @@ def open_access(settings: Settings, zone: str) -> Access:
         ConfigurationError: others can get at its folder, or what is in it or in the OIDC file cannot be used.
     """
     oidc = load_oidc(settings.oidc) if settings.oidc else None
-    return Access(zone, access_folder(settings, zone), project=settings.project, oidc=oidc, heads=settings.audit_heads)
+    return Access(
+        zone,
+        access_folder(settings, zone),
+        project=settings.project,
+        oidc=oidc,
+        oidc_secret=secret_of(oidc.client_secret_variable) if oidc and oidc.client_secret_variable else None,
+        heads=settings.audit_heads,
+    )
 
 
 def is_same_origin(request: Request) -> bool:

@@ -31,9 +31,15 @@ from imaging_pipeline.web.access.roles import Principal
 
 _LOG: Final = logging.getLogger(__name__)
 _UID: Final = re.compile(r"[0-9.]{1,64}")
-_ACTIONS: Final = {"/login": "login", "/logout": "logout", "/link/{ticket}": "link", "/audit": "audit"}
+_ACTIONS: Final = {
+    "/login": "login",
+    "/login/done": "login",
+    "/logout": "logout",
+    "/link/{ticket}": "link",
+    "/audit": "audit",
+}
 _SEARCHES: Final = ("/studies", "/series", "/instances")
-_QUIET: Final = frozenset({"/me", "/health", "/login"})
+_QUIET: Final = frozenset({"/me", "/health", "/login", "/login/provider"})
 """Pages on which no patient is seen; trying to log in is no safe method, and is recorded."""
 _HEADERS: Final = {"x-content-type-options": "nosniff", "referrer-policy": "same-origin"}
 

@@ -39,7 +39,11 @@ _TIMEOUT_SECONDS: Final = 5.0
 _LEEWAY_SECONDS: Final = 30.0
 _MAX_NAME: Final = 100
 _MAX_TOKEN: Final = 16_384
-_KEYS: Final = {"issuer", "audience", "name_claim", "role_claim", "roles", "project_claim", "projects"}
+_KEYS: Final = {
+    "issuer", "audience", "name_claim", "role_claim", "roles", "project_claim", "projects", "client_id", "scope",
+    "client_secret_variable",
+}  # fmt: skip
+_SCOPE: Final = "openid profile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,9 @@ class OidcConfig:
         roles: roles for each such text.
         project_claim: claim with one or more texts that ``projects`` knows.
         projects: research projects for each such text.
+        client_id: what the provider calls this service, where browsers are sent to it to log in; None: they are not.
+        scope: what is asked for then.
+        client_secret_variable: of the environment, with what the provider knows this service by; None: it wants none.
     """
 
     issuer: str
@@ -63,6 +70,9 @@ class OidcConfig:
     roles: Mapping[str, frozenset[Role]] = field(default_factory=dict)
     project_claim: str = "groups"
     projects: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    client_id: str | None = None
+    scope: str = _SCOPE
+    client_secret_variable: str | None = None
 
 
 def load_oidc(path: Path) -> OidcConfig:
@@ -93,6 +103,9 @@ def load_oidc(path: Path) -> OidcConfig:
         roles,
         checked.text("project_claim", "groups"),
         _table(content.get("projects"), "projects"),
+        checked.text("client_id") if "client_id" in content else None,
+        checked.text("scope", _SCOPE),
+        checked.text("client_secret_variable") if "client_secret_variable" in content else None,
     )
 
 
@@ -102,14 +115,22 @@ class OpenIdProvider:
     def __init__(self, config: OidcConfig, clock: Callable[[], float] = time.time) -> None:
         self._config = config
         self._clock = clock
+        self._discovery: Mapping[str, Any] = {}
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at = self._tried_at = float("-inf")
         self._lock = Lock()
 
-    def principal(self, token: str) -> tuple[Principal, float] | None:
+    def principal(
+        self, token: str, audience: str | None = None, nonce: str | None = None
+    ) -> tuple[Principal, float] | None:
         """Who sends a token, and until when they may (seconds since 1970); None: it opens nothing.
 
         Fetches the issuer's keys where needed, so it may take seconds: call it in a thread.
+
+        Args:
+            token: it.
+            audience: for whom it must be made; None: the configured one.
+            nonce: what it must repeat, when it is the answer to a log-in.
 
         Raises:
             TransientError: the issuer's keys are needed and cannot be fetched.
@@ -123,7 +144,7 @@ class OpenIdProvider:
             key = self._key(header.get("kid"))
             if key is None or key.algorithm_name not in {header["alg"], None}:
                 return None
-            claims = self._claims(token, key, str(header["alg"]))
+            claims = self._claims(token, key, str(header["alg"]), audience or self._config.audience, nonce)
         except jwt.PyJWTError:
             return None
         name = claims.get(self._config.name_claim)
@@ -133,16 +154,53 @@ class OpenIdProvider:
         projects = _given(claims.get(self._config.project_claim), self._config.projects)
         return Principal(f"oidc:{name}", roles, projects, via=Way.OIDC), float(claims["exp"])
 
-    def _claims(self, token: str, key: jwt.PyJWK, algorithm: str) -> dict[str, Any]:
+    def address(self, name: str) -> str:
+        """An address that the provider's discovery document gives, such as ``token_endpoint``.
+
+        Raises:
+            TransientError: it cannot be fetched, or names none.
+        """
+        with self._lock:
+            if name not in self._discovery:
+                self._refresh()
+            found = self._discovery.get(name)
+        if not isinstance(found, str):
+            raise TransientError(f"the OpenID provider names no {name}")
+        _require_safe(found)
+        return found
+
+    def redeem(self, form: Mapping[str, str], secret: str | None) -> Mapping[str, Any]:
+        """What the provider gives for a code; nothing where it refuses.
+
+        Args:
+            form: of the token request (RFC 6749 4.1.3).
+            secret: of this service at the provider.
+
+        Raises:
+            TransientError: it does not answer.
+        """
+        address = self.address("token_endpoint")
+        proof = (form["client_id"], secret) if secret else None
+        try:
+            with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=False, auth=proof) as client:
+                answer = client.post(address, data=dict(form), follow_redirects=False)
+                found = answer.json() if answer.status_code == httpx.codes.OK else {}
+        except (httpx.HTTPError, ValueError) as error:
+            raise TransientError(f"the OpenID provider does not answer ({type(error).__name__})") from None
+        return found if isinstance(found, dict) else {}
+
+    def _claims(self, token: str, key: jwt.PyJWK, algorithm: str, audience: str, nonce: str | None) -> dict[str, Any]:
         claims: dict[str, Any] = jwt.decode(
             token,
             key=key,
             algorithms=[algorithm],
-            audience=self._config.audience,
+            audience=audience,
             issuer=self._config.issuer,
             leeway=_LEEWAY_SECONDS,
             options={"require": ["exp", "iat", "iss", "aud"]},
         )
+        if nonce is not None and claims.get("nonce") != nonce:
+            raise jwt.InvalidTokenError
         return claims
 
     def _key(self, key_id: str | None) -> jwt.PyJWK | None:
@@ -151,17 +209,20 @@ class OpenIdProvider:
             now = self._clock()
             is_old = now - self._fetched_at > KEYS_SECONDS
             if (is_old or key_id not in self._keys) and now - self._tried_at > MIN_REFRESH_SECONDS:
-                self._tried_at = now
-                self._keys = self._fetch()
-                self._fetched_at = self._clock()
+                self._refresh()
             elif is_old:
                 raise TransientError("the keys of the OpenID provider could not be fetched some seconds ago")
             if key_id is None and len(self._keys) == 1:
                 return next(iter(self._keys.values()))
             return self._keys.get(key_id)
 
-    def _fetch(self) -> dict[str | None, jwt.PyJWK]:
-        """The issuer's signing keys (OpenID Connect Discovery 1.0, section 4; RFC 7517)."""
+    def _refresh(self) -> None:
+        self._tried_at = self._clock()
+        self._discovery, self._keys = self._fetch()
+        self._fetched_at = self._clock()
+
+    def _fetch(self) -> tuple[Mapping[str, Any], dict[str | None, jwt.PyJWK]]:
+        """What the issuer says of itself, and its signing keys (OpenID Connect Discovery 1.0, section 4; RFC 7517)."""
         try:
             with httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client:
                 place = f"{self._config.issuer.rstrip('/')}/.well-known/openid-configuration"
@@ -177,7 +238,7 @@ class OpenIdProvider:
             raise TransientError(
                 f"the keys of the OpenID provider cannot be fetched ({type(error).__name__})"
             ) from None
-        return {key.key_id: key for key in found.keys if key.public_key_use in {None, "sig"}}
+        return discovery, {key.key_id: key for key in found.keys if key.public_key_use in {None, "sig"}}
 
 
 def _require_safe(address: str) -> None:

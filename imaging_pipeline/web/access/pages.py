@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from imaging_pipeline.web.access.gate import is_same_origin
+from imaging_pipeline.web.access.oidc_login import MINUTES
 
 if TYPE_CHECKING:
     from imaging_pipeline.web.access.gate import Access
@@ -26,7 +28,7 @@ _PAGE: Final = """<!doctype html>
 <style>body{{font:16px/1.5 sans-serif;max-width:32rem;margin:15vh auto;padding:0 1rem}}
 input{{width:100%;box-sizing:border-box;padding:.5rem;margin:.3rem 0 1rem}}button{{padding:.5rem 1.5rem}}
 .wrong{{color:#a00}}</style></head>
-<body><h1>{zone} images</h1>{wrong}
+<body><h1>{zone} images</h1>{wrong}{provider}
 <form method="post" action="/login"><input type="hidden" name="next" value="{next}">
 <label>Access token <input name="token" type="password" autocomplete="current-password" required autofocus></label>
 <button>Log in</button></form>
@@ -76,6 +78,8 @@ def _add_sessions(router: APIRouter, access: Access, study_page: str) -> None:
     def login_page(next: str = "/") -> Response:  # noqa: A002 - the name everybody knows from other services
         return _page(access, _local(next))
 
+    _add_provider(router, access)
+
     @router.post("/login")
     async def login(request: Request) -> Response:
         form = await read_form(request)
@@ -83,7 +87,7 @@ def _add_sessions(router: APIRouter, access: Access, study_page: str) -> None:
         token = form.get("token", "").strip()
         found = await access.of_bearer(token) if is_same_origin(request) else None
         if found is None or not (access.entrance.may_read(found[0]) or access.entrance.may_audit(found[0])):
-            return _page(access, place, wrong=True)
+            return _page(access, place, wrong="This token opens nothing here, or no more.")
         principal, until = found
         request.state.principal = principal
         return _with_session(request, access.cookie, place, *access.accounts.begin_session(principal, token, until))
@@ -110,9 +114,49 @@ def _add_sessions(router: APIRouter, access: Access, study_page: str) -> None:
         return _with_session(request, access.cookie, place, *access.accounts.begin_session(principal, until=until))
 
 
-def _page(access: Access, place: str, *, wrong: bool = False) -> Response:
-    text = '<p class="wrong">This token opens nothing here, or no more.</p>' if wrong else ""
-    html = _PAGE.format(zone=escape(access.entrance.zone.capitalize()), next=escape(place), wrong=text)
+def _add_provider(router: APIRouter, access: Access) -> None:
+    """The routes by which a browser goes to the OpenID provider and comes back."""
+    code_login, cookie = access.code_login, f"{access.cookie}_login"
+    if code_login is None:
+        return
+
+    @router.get("/login/provider")
+    async def to_provider(request: Request, next: str = "/") -> Response:  # noqa: A002 - as above
+        back = str(request.base_url.replace(path="/login/done"))
+        begun = await access.ask_provider(partial(code_login.begin, back, _local(next)))
+        answer = RedirectResponse(begun.address, 303, {"cache-control": "no-store"})
+        is_secure = request.url.scheme == "https"
+        answer.set_cookie(
+            cookie, begun.cookie, max_age=60 * MINUTES, path="/login", secure=is_secure, httponly=True, samesite="lax"
+        )
+        return answer
+
+    @router.get("/login/done")
+    async def from_provider(request: Request) -> Response:
+        finish = partial(code_login.finish, request.cookies.get(cookie, ""), dict(request.query_params))
+        found = await access.ask_provider(finish)
+        if found is None:
+            return _page(access, "/", wrong="The log-in was not finished. Try again.")
+        principal, place = found
+        if not (access.entrance.may_read(principal) or access.entrance.may_audit(principal)):
+            request.state.principal = principal
+            return _page(access, place, wrong="You have logged in, and your groups open nothing here.")
+        request.state.principal = principal
+        answer = _with_session(request, access.cookie, place, *access.accounts.begin_session(principal))
+        answer.delete_cookie(cookie, path="/login")
+        return answer
+
+
+def _page(access: Access, place: str, *, wrong: str = "") -> Response:
+    text = f'<p class="wrong">{escape(wrong)}</p>' if wrong else ""
+    provider = ""
+    if access.code_login is not None:
+        provider = (
+            f'<p><a href="/login/provider?{escape(urlencode({"next": place}))}">Log in with OpenID Connect</a></p>'
+        )
+    html = _PAGE.format(
+        zone=escape(access.entrance.zone.capitalize()), next=escape(place), wrong=text, provider=provider
+    )
     headers = {"content-security-policy": _POLICY, "cache-control": "no-store"}
     return HTMLResponse(html, 403 if wrong else 200, headers)
 

@@ -5,80 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.web.access.oidc import OidcConfig, OpenIdProvider, load_oidc
 from imaging_pipeline.web.access.roles import Role, Way
+from imaging_pipeline_tests.web.access.issuer import AUDIENCE, Issuer, issuer
 
-AUDIENCE = "imaging"
-
-
-class Issuer:
-    """An OpenID provider with two keys, that counts how often it is asked for them."""
-
-    def __init__(self) -> None:
-        self.keys = {"rsa": rsa.generate_private_key(65537, 2048), "ec": ec.generate_private_key(ec.SECP256R1())}
-        self.shown = ["rsa"]
-        self.asked = 0
-        self.name = ""
-
-    def jwks(self) -> dict[str, Any]:
-        found = []
-        for name in self.shown:
-            key = self.keys[name].public_key()
-            algorithm = RSAAlgorithm if isinstance(key, rsa.RSAPublicKey) else ECAlgorithm
-            found.append(json.loads(algorithm.to_jwk(key)) | {"kid": name, "use": "sig"})  # type: ignore[arg-type]
-        return {"keys": found}
-
-    def token(
-        self, key: str = "rsa", algorithm: str = "RS256", headers: dict[str, str] | None = None, **changes: Any
-    ) -> str:
-        now = int(time.time())
-        claims = {
-            "iss": self.name, "aud": AUDIENCE, "sub": "ann", "iat": now, "exp": now + 300, "groups": ["radiology"],
-        } | changes  # fmt: skip
-        claims = {name: value for name, value in claims.items() if value is not None}
-        return jwt.encode(claims, self.keys[key], algorithm, headers={"kid": key} | (headers or {}))
-
-
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    made = Issuer()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            made.asked += self.path == "/keys"
-            content: dict[str, Any] = made.jwks()
-            if self.path.endswith("/.well-known/openid-configuration"):
-                content = {"issuer": made.name, "jwks_uri": f"{made.name}/keys"}
-            body = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.name = f"http://127.0.0.1:{server.server_port}"
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield made
-    finally:
-        server.shutdown()
-        server.server_close()
+__all__ = ["issuer"]
 
 
 @pytest.fixture
