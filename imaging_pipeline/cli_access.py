@@ -126,7 +126,10 @@ def _add_user(options: argparse.Namespace, access: Access) -> int:
         raise ConfigurationError(f"name their project: --project {access.entrance.project or 'NAME'}")
     user = access.accounts.add_user(options.name, map(Role, options.role), options.project)
     _record(access, "user add", f"{user.name}: {', '.join(sorted({*user.roles, *user.projects}))}")
-    print(f"{user.name} may enter the {options.zone} zone; next: imaging-pipeline access token create {user.name}")
+    zone = "" if options.zone == "research" else f" --zone {options.zone}"
+    print(
+        f"{user.name} may enter the {options.zone} zone; next: imaging-pipeline access token create {user.name}{zone}"
+    )
     return OK
 
 

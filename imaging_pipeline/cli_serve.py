@@ -12,6 +12,7 @@ from typing import Any
 
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.settings import Settings
+from imaging_pipeline.sources import SourceKind
 
 OK = 0
 
@@ -50,6 +51,11 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     if (options.tls_certificate is None) != (options.tls_key is None):
         raise ConfigurationError("--tls-certificate and --tls-key are given together or not at all")
     zone = Workspace(settings).zone(ZoneName(options.zone))
+    if zone.name is ZoneName.CLINICAL and not _is_watched(settings):
+        raise ConfigurationError(
+            "what is stored in the clinical zone (STOW) lands in the landing folder, which the file of sources "
+            "does not list, so it would never be taken in: add it there as a folder"
+        )
     zone.landing.mkdir(parents=True, exist_ok=True)
     viewer = installed_viewer(settings.viewer_files)
     app = create_app(zone, open_access(settings, zone.name), viewer=viewer)
@@ -76,6 +82,12 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
         ssl_keyfile=options.tls_key,
     )
     return OK
+
+
+def _is_watched(settings: Settings) -> bool:
+    """Whether a source lists the landing folder."""
+    folders = (Path(config.location) for config in settings.sources if config.kind is SourceKind.FOLDER)
+    return any(folder.resolve() == settings.landing.resolve() for folder in folders)
 
 
 def _install(options: argparse.Namespace, settings: Settings) -> int:

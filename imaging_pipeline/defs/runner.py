@@ -183,7 +183,13 @@ class Runner:
             _bury_dead_runs(self._instance)
 
     def _has_place(self, pool: str) -> bool:
-        taken = self._instance.event_log_storage.get_concurrency_info(pool)
+        """Whether a pool has a place; those that runs held which have ended are given back first."""
+        storage = self._instance.event_log_storage
+        for run_id in storage.get_concurrency_info(pool).active_run_ids:
+            run = self._instance.get_run_by_id(run_id)
+            if run is None or run.is_finished:
+                storage.free_concurrency_slots_for_run(run_id)
+        taken = storage.get_concurrency_info(pool)
         return taken.limit is None or taken.active_slot_count < taken.limit
 
     def _cut(self, ledger: Ledger, config: SourceConfig) -> list[Batch]:
@@ -216,6 +222,7 @@ def _bury_dead_runs(instance: dg.DagsterInstance) -> None:
     for run in instance.get_runs(filters):
         if not _is_alive(int(run.tags[PROCESS_TAG])):
             instance.report_run_failed(run, "the command line that ran it was killed; run it again to go on")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)  # a daemon would, if there is one
 
 
 def _is_alive(process: int) -> bool:

@@ -124,11 +124,18 @@ def _leaks(known: _Originals, tables: Mapping[str, pa.Table], rules: Rules | Non
 
 
 def research_rows(research: Lake, batch_id: str) -> dict[str, pa.Table]:
-    """All research rows of a batch, by table name; tables that were never written are left out."""
+    """All research rows of a batch and of what was made of it, by table name; tables never written are left out.
+
+    Objects made of others have the batch of their sources, and a kind behind it: ``B+KIND``.
+    """
     with research.one_snapshot():
         written = research.written_tables()
         return {
-            table.name: research.query(f"SELECT * FROM {schema}.{table.name} WHERE arrival_batch = ?", [batch_id])
+            table.name: research.query(
+                f"SELECT * FROM {schema}.{table.name} WHERE arrival_batch = $1 "
+                "OR (arrival_batch >= $1 || '+' AND arrival_batch < $1 || ',')",  # a range, to skip files by
+                [batch_id],
+            )
             for schema in ("deid", "gold")
             for table in registry.tables_of(schema)
             if f"{schema}.{table.name}" in written and any(column.name == "arrival_batch" for column in table.columns)

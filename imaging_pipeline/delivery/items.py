@@ -5,7 +5,7 @@ Owns the queries that choose. Opens no peer and reads no object.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -40,6 +40,7 @@ class Item:
         uri: where its bytes are.
         sha256: digest of its bytes.
         size: bytes.
+        batch_id: of the object, or of what it was made from.
     """
 
     instance_key: str
@@ -51,6 +52,7 @@ class Item:
     uri: str
     sha256: str
     size: int
+    batch_id: str = ""
 
     def key(self, peer: str) -> str:
         """Names this content of this object at a peer, without saying its UID."""
@@ -59,7 +61,8 @@ class Item:
 
 _FILES: Final = """
 SELECT file.instance_key, study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid,
-    instance.sop_class_uid, file.transfer_syntax_uid, file.storage_uri, file.checksum_sha256, file.file_size_bytes
+    instance.sop_class_uid, file.transfer_syntax_uid, file.storage_uri, file.checksum_sha256, file.file_size_bytes,
+    split_part(file.arrival_batch, '+', 1)
 FROM {schema}.dicom_file_location AS file
 JOIN {schema}.dicom_instance AS instance
     ON instance.instance_key = file.instance_key AND instance.object_key = file.object_key
@@ -69,9 +72,6 @@ WHERE instance.version_state = 'CURRENT' AND file.role IN ('DEIDENTIFIED', 'DERI
 ORDER BY study.study_instance_uid, series.series_instance_uid, instance.instance_number, instance.sop_instance_uid
 """
 """An object of a study follows the other, in the order a person looks through them. Originals are never sent."""
-
-_BATCH: Final = "split_part(file.arrival_batch, '+', 1)"
-"""The batch of an object, or of what it was made from."""
 
 _SEGMENTATION_CLASSES: Final = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage and Label Map Segmentation Storage (PS3.4 B.5)."""
@@ -100,26 +100,21 @@ _COHORT_COLUMNS: Final[Mapping[str, str]] = MappingProxyType(
 """Columns by which a cohort's query may name what is sent, the narrowest first."""
 
 
-def items_of(lake: Lake, delivery: Delivery, run: RunQuery, *, batches: Collection[str] | None = None) -> list[Item]:
+def items_of(lake: Lake, delivery: Delivery, run: RunQuery) -> list[Item]:
     """What a delivery would send of what is there now, study by study.
 
     Args:
         lake: of the delivery's zone.
         delivery: what it asks for.
         run: runs a cohort's query on the same lake, on a connection that can only read, and no file.
-        batches: of which objects may be sent, and what was made from these; None: of all.
 
     Raises:
         ConfigurationError: a cohort's query cannot be used.
     """
-    condition, parameters = "true", list[object]()
-    if batches is not None:
-        condition, parameters = f"{_BATCH} IN (SELECT unnest(?))", [sorted(batches)]
     if delivery.what is not What.COHORT:
-        return _items(lake, delivery.zone, f"{condition} AND {_CONDITIONS[delivery.what]}", parameters)
+        return _items(lake, delivery.zone, _CONDITIONS[delivery.what], [])
     column, members = _cohort(delivery, run)
-    condition += f" AND {_COHORT_COLUMNS[column]} IN (SELECT unnest(?))"
-    return _items(lake, delivery.zone, condition, [*parameters, members])
+    return _items(lake, delivery.zone, f"{_COHORT_COLUMNS[column]} IN (SELECT unnest(?))", [members])
 
 
 def _items(lake: Lake, zone: ZoneName, condition: str, parameters: list[object]) -> list[Item]:

@@ -108,6 +108,7 @@ def send_due(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     pause: Callable[[float], None] = time.sleep,
     progress: Callable[[int, int], None] | None = None,
+    still: Callable[[Sequence[Item]], Sequence[Item]] = lambda items: items,
 ) -> Passed:
     """Send what a peer has not accepted yet and is due now.
 
@@ -122,6 +123,7 @@ def send_due(
         clock: the time, aware.
         pause: sleeps for so many seconds, to keep to ``objects_per_second`` (config).
         progress: told of objects done since the last call, and of all there are.
+        still: which of some objects may be sent now; asked just before they are.
 
     Raises:
         TransientError: another process is sending to this peer.
@@ -138,7 +140,7 @@ def send_due(
                 settled = _settle(log, peer, sender, clock)
                 due = log.due(peer, items, clock())
                 for group in _groups(_paced(due, delivery.objects_per_second, pause), delivery.objects_per_second):
-                    for answer in _send_group(log, delivery, sender, group, clock):
+                    for answer in _send_group(log, delivery, sender, still(group), clock):
                         counts[answer.state] += 1
                     if progress:
                         progress(len(group), len(due))
@@ -183,6 +185,8 @@ def _send_group(
     log: DeliveryLog, delivery: Delivery, sender: Sender, group: Sequence[Item], clock: Callable[[], datetime]
 ) -> Iterator[Answer]:
     peer = delivery.peer
+    if not group:
+        return
     log.begin(peer, delivery.name, group, clock())
     ready: list[Outgoing] = []
     unanswered = set[str]()

@@ -193,7 +193,7 @@ class Delivery:
         name: letters, digits and underscores; of its sensor.
         peer: to whom.
         what: which objects.
-        zone: with whose identifiers; neither what was released nor a cohort is sent with the originals.
+        zone: with whose identifiers; results alone are there with the originals.
         cohort: one SELECT that names what is sent, always and only with ``what: cohort``.
         hours: only in this part of the day; None: always.
         objects_per_second: most; None: as fast as it goes.
@@ -352,8 +352,8 @@ def _delivery(entry: Checked) -> Delivery:
     what, zone = entry.choice("what", What), entry.choice("zone", ZoneName, default.zone)
     if (what is What.COHORT) != entry.has("cohort"):
         raise entry.wrong("cohort", "one SELECT, with 'what: cohort' and only with it")
-    if zone is ZoneName.CLINICAL and what in {What.RELEASED, What.COHORT}:
-        raise entry.wrong("what", "results, segmentations or annotations in the clinical zone")
+    if zone is ZoneName.CLINICAL and what is not What.RESULTS:
+        raise entry.wrong("what", "results in the clinical zone: all else exists under pseudonyms alone")
     return Delivery(
         name=entry.name(),
         peer=entry.name("peer"),

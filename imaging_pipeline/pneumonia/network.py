@@ -7,6 +7,7 @@ preprocessing. Contains no training and no thresholds. Imports torch at the top;
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,9 @@ _TRANSFORMER = "vit_"
 _POSITIONS = "encoder.pos_embedding"
 
 _PLAUSIBILITY = "plausibility."
+
+_ONE_KIND = re.compile(rf"^{re.escape(_PLAUSIBILITY)}(?=views\.|limit$)")
+"""Names of models that know one kind of film only, as they were stored once."""
 
 
 class PneumoniaNetwork(nn.Module):
@@ -213,6 +217,7 @@ def build_network(config: TrainingConfig) -> PneumoniaNetwork:
 def restore_network(config: TrainingConfig, state_dict: Mapping[str, Tensor]) -> PneumoniaNetwork:
     """A trained network in evaluation mode, on the CPU."""
     network = build_network(dataclasses.replace(config, weights_path=None))
+    state_dict = {_ONE_KIND.sub(f"{_PLAUSIBILITY}kinds.0.", name): each for name, each in state_dict.items()}
     fitted = {
         name.removeprefix(_PLAUSIBILITY): each for name, each in state_dict.items() if name.startswith(_PLAUSIBILITY)
     }
@@ -253,10 +258,8 @@ def _timm_backbone(name: str, config: TrainingConfig) -> nn.Module:
     try:
         import timm  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ConfigurationError(
-            f"architecture {_TIMM}{name} needs timm: pip install 'imaging-pipeline[timm]'"
-        ) from None
-    is_known = timm.is_model(name) and not timm.models.get_pretrained_cfg_value(name, "fixed_input_size")
+        raise ConfigurationError(f"architecture {_TIMM}{name} needs the package timm: pip install timm") from None
+    is_known = name in timm.list_models() and not timm.models.get_pretrained_cfg_value(name, "fixed_input_size")
     backbone: Any = timm.create_model(name, pretrained=False, in_chans=config.channels) if is_known else None
     if backbone is None or not isinstance(backbone.get_classifier(), nn.Linear):
         raise ConfigurationError(

@@ -133,7 +133,7 @@ def fit_plausibility(
         train: images (n, 1, S, S), float32 on 0-1, and embeddings (n, width), some at a time.
         validation: likewise.
         collections: the one that each image of either side is of. Those with enough images on both sides are described
-            each by itself, the others together. None: all are of one.
+            each by itself, the others together, or with all where they are too few. None: all are of one.
 
     Returns:
         None: there are too few images.
@@ -155,7 +155,9 @@ def _apart(train: Sequence[str], validation: Sequence[str]) -> list[tuple[list[i
     )
     groups = [{name} for name in alone]
     if rest := {*train, *validation}.difference(alone):
-        groups.append(rest)
+        is_enough = sum(name in rest for name in train) >= FEWEST_TRAINING
+        is_enough = is_enough and sum(name in rest for name in validation) >= FEWEST_VALIDATION
+        groups.append(rest if is_enough else {*train, *validation})
     return [
         (
             [position for position, name in enumerate(train) if name in group],

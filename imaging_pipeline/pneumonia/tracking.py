@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import tempfile
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imaging_pipeline.errors import ConfigurationError, TransientError
+from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia import recording
 from imaging_pipeline.pneumonia.mlflow_store import card_of, mlflow_store, unfinished_run, unless
 from imaging_pipeline.pneumonia.model_files import WEIGHTS_FOLDER, StoredModel, read_model, weights_digest
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from imaging_pipeline.pneumonia.evaluation import Evaluation
     from imaging_pipeline.pneumonia.gate import Decision
     from imaging_pipeline.pneumonia.training import EpochReport, TrainedNetwork
+
+_log = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """Aliases: predictions are made with it; to be compared with that one."""
@@ -157,14 +160,17 @@ class ModelTracker:
                 client.set_terminated(run_id, status)
 
     def note_epochs(self, run_id: str, reports: Sequence[EpochReport]) -> None:
-        """Show epochs in an open `training_run` as they end. A store that is busy shows them later: `record` adds them.
+        """Show epochs in an open `training_run` as they end. What fails ends no training: `record` adds them later.
 
         Args:
             run_id: of the run.
             reports: of epochs; those it has already change nothing.
         """
-        with contextlib.suppress(TransientError), mlflow_store():
-            recording.log_epochs(self._client(), run_id, reports)
+        try:
+            with mlflow_store():
+                recording.log_epochs(self._client(), run_id, reports)
+        except Exception as error:  # noqa: BLE001 - whatever the store's client raises
+            _log.warning("an epoch is not shown in MLflow yet: %s", type(error).__name__)
 
     def record(
         self,

@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from imaging_pipeline import __version__
-from imaging_pipeline.errors import ImagingError
 from imaging_pipeline.web import conformance, qido
 from imaging_pipeline.web.access.gate import Access
 from imaging_pipeline.web.addresses import VIEWER
@@ -88,6 +87,6 @@ async def _follow(index: Index) -> None:
     while True:
         try:
             await run_in_threadpool(index.refresh)
-        except ImagingError as error:
+        except Exception as error:  # noqa: BLE001 - an index that is not followed any more would show what was taken back
             _log.warning("the index was not refreshed: %s; trying again", type(error).__name__)
         await asyncio.sleep(REFRESH_SECONDS)

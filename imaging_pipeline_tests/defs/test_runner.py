@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.utils import make_new_run_id
 
 from imaging_pipeline.defs import runner as module
 from imaging_pipeline.defs.assets.model import TRAINING_POOL
@@ -34,12 +35,13 @@ def test_a_second_training_waits_for_the_first_and_says_so_once(
     with open_instance(settings) as instance:
         storage = instance.event_log_storage
         storage.initialize_concurrency_limit_to_default(TRAINING_POOL)
-        storage.claim_concurrency_slot(TRAINING_POOL, "another run", "its step")
+        other = instance.add_run(dg.DagsterRun("other", make_new_run_id(), status=dg.DagsterRunStatus.STARTED))
+        storage.claim_concurrency_slot(TRAINING_POOL, other.run_id, "its step")
         assert storage.get_concurrency_info(TRAINING_POOL).active_slot_count == 1
 
         def end() -> None:
             said.append("ended")
-            storage.free_concurrency_slots_for_run("another run")
+            storage.free_concurrency_slots_for_run(other.run_id)
 
         def waits() -> None:
             said.append("waits")
@@ -47,4 +49,7 @@ def test_a_second_training_waits_for_the_first_and_says_so_once(
 
         runner = Runner(dg.Definitions(jobs=[train_model]), Workspace(settings), instance)
         assert runner.train(waits).succeeded
-    assert said == ["waits", "ended", "trained"]
+        assert said == ["waits", "ended", "trained"]
+        storage.claim_concurrency_slot(TRAINING_POOL, "of a run that is gone", "its step")
+        assert runner.train(waits).succeeded
+    assert said == ["waits", "ended", "trained", "trained"]

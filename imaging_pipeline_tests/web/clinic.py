@@ -120,9 +120,10 @@ class Clinic:
     def judge(self, batch: str = BATCH, *, passed: bool = True) -> None:
         """The checks of a batch have passed, or one has failed."""
         clearance = Clearance(self.workspace.settings.clearance_files)
+        release = clearance.release(batch)
         for check in CHECKS:
-            clearance.judge(batch, check, passed=True)
-        clearance.judge(batch, CHECKS[-1], passed=passed)
+            clearance.judge(batch, check, passed=True, release=release)
+        clearance.judge(batch, CHECKS[-1], passed=passed, release=release)
 
     def index(self, zone: ZoneName = ZoneName.CLINICAL) -> Index:
         """The index of a zone, up to date."""

@@ -6,11 +6,13 @@ import json
 import sqlite3
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from imaging_pipeline.errors import PoisonInput, Reason
+from imaging_pipeline.errors import PoisonInput, Reason, TransientError
+from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.objects.folder import path_to_uri
 from imaging_pipeline.web.index import Index, Level, Search
 from imaging_pipeline.web.index import index as index_module
@@ -185,6 +187,67 @@ def test_a_study_is_shown_when_every_batch_it_is_in_has_passed_its_checks(clinic
     again = clinic.index(ZoneName.RESEARCH)
     assert (rows(again), again.held_studies()) == (found, 1)
     again.close()
+
+
+def test_a_study_comes_back_when_another_study_of_its_patient_that_held_it_is_taken_back(clinic: Clinic) -> None:
+    clinic.take_in(first=image(7, 1, 1, PatientID="P7"))
+    clinic.release()
+    index = clinic.index(ZoneName.RESEARCH)
+    clinic.take_in(SECOND, second=image(8, 1, 1, PatientID="P7", PatientSex="F"))
+    clinic.release(SECOND, is_checked=False)  # the patient's row is of this batch now
+    index.refresh()
+    assert (studies(index), index.held_studies()) == ([], 2)
+    clinic.vanish("second", SECOND)
+    clinic.release(SECOND, is_checked=False)
+    index.refresh()
+    assert (len(studies(index)), index.held_studies()) == (1, 0)
+    index.close()
+
+
+def test_a_mark_that_is_taken_away_is_felt_where_the_lake_is_out_of_reach(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinic.take_in(first=image(7, 1, 1))
+    clinic.release()
+    index = clinic.index(ZoneName.RESEARCH)
+    assert len(studies(index)) == 1
+    clinic.judge(passed=False)
+
+    def busy() -> Lake:
+        raise TransientError("the lake is busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_zone", replace(index._zone, open_lake=busy))
+        with pytest.raises(TransientError):
+            index.refresh()
+    assert (studies(index), index.held_studies()) == ([], 1)
+    clinic.judge()
+    index.refresh()
+    assert (len(studies(index)), index.held_studies()) == (1, 0)
+    index.close()
+
+
+def test_what_a_batch_that_waits_says_of_a_device_is_not_shown_with_the_studies_of_others(clinic: Clinic) -> None:
+    device = {"Manufacturer": "ACME", "ManufacturerModelName": "X1", "DeviceSerialNumber": "S1", "StationName": "ROOM1"}
+
+    def shown() -> str:
+        search = Search(Level.SERIES, has_all_fields=False, fields=frozenset({"00080070", "00081090"}))
+        return repr([match.document for match in index.search(search).matches])
+
+    clinic.take_in(first=image(7, 1, 1, PatientID="P7", **device))
+    clinic.release()
+    clinic.take_in(SECOND, other=image(8, 1, 1, PatientID="P8", **device))
+    clinic.release(SECOND, is_checked=False)
+    index = clinic.index(ZoneName.RESEARCH)
+    assert len(studies(index)) == 1
+    with clinic.workspace.research() as lake:
+        rows = lake.rows("SELECT arrival_batch FROM deid.dicom_equipment")
+    assert rows == [(SECOND,)], "the row is of the batch that came last"
+    assert "ACME" not in shown()
+    clinic.judge(SECOND)
+    index.refresh()
+    assert shown().count("ACME") == 2
+    index.close()
 
 
 @pytest.mark.slow

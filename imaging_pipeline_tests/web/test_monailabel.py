@@ -82,7 +82,7 @@ def labelling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labelling]:
     label = [PYTHON, "-m", "monailabel.main", "start_server", "--app", str(app), "--host", "127.0.0.1"]
     label += ["--studies", f"http://127.0.0.1:{port}/dicom-web", "--port", str(own_port)]
     settings = {
-        "IMAGING_PIPELINE_TOKEN": token,
+        "MONAI_LABEL_DICOM_TOKEN": token,
         "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": '{"Modality": "DX"}',
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(root / "cache"),
         "HOME": str(root),

@@ -68,13 +68,15 @@ def release_is_complete(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.AssetCheckResult:
     """Instances of the batch on both sides."""
+    clearance = Clearance(workspace.settings.clearance_files)
+    release = clearance.release(context.partition_key)
     with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
         counts = release_counts(identified, research, workspace.keys(), context.partition_key)
         with research.one_snapshot():
             violations = count_violations(research, "deid", context.partition_key)
             problems = evidence_problems(research, context.partition_key)
     passed = counts.is_closed and not violations and not problems
-    Clearance(workspace.settings.clearance_files).judge(context.partition_key, "release_is_complete", passed=passed)
+    clearance.judge(context.partition_key, "release_is_complete", passed=passed, release=release)
     return _result(
         passed,
         instances=counts.instances,
@@ -90,6 +92,8 @@ def no_identifier_on_research_side(
     context: dg.AssetCheckExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.AssetCheckResult:
     """The engine screens every file before it is written; this looks at the tables from the other side."""
+    clearance = Clearance(workspace.settings.clearance_files)
+    release = clearance.release(context.partition_key)
     with workspace.identified(read_only=True) as identified, workspace.research(read_only=True) as research:
         leaks: Mapping[str, int] = count_leaks(
             identified,
@@ -97,8 +101,7 @@ def no_identifier_on_research_side(
             context.partition_key,
             workspace.profile(),
         )
-    clearance = Clearance(workspace.settings.clearance_files)
-    clearance.judge(context.partition_key, "no_identifier_on_research_side", passed=not leaks)
+    clearance.judge(context.partition_key, "no_identifier_on_research_side", passed=not leaks, release=release)
     return _result(not leaks, leaking_cells=sum(leaks.values()), cells_by_column=dict(leaks))
 
 

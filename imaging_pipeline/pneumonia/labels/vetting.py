@@ -19,6 +19,9 @@ _COLLECTION = re.compile(r"[A-Za-z][A-Za-z0-9 ._-]{0,31}")
 _NUMBER = re.compile(r"\d{1,2}")
 _LONG_NUMBER = re.compile(r"\d{5}")
 
+_TELLING = 4
+"""Characters of a Patient ID from which on it may not stand within a word either."""
+
 LARGEST_NUMBER = 1000
 """A greater one is no label, but may be somebody's number."""
 
@@ -46,18 +49,24 @@ class Vetting:
         return ""
 
     def _is_collection(self, text: str) -> bool:
-        if not _COLLECTION.fullmatch(text) or _LONG_NUMBER.search(text):
+        """Whether a name that a site has chosen is short and holds no name or number of a patient, however written."""
+        words = _words(text)
+        squeezed = "".join(words)
+        if not _COLLECTION.fullmatch(text) or _LONG_NUMBER.search(squeezed):
             return False
-        return {text.casefold(), *_words(text)}.isdisjoint(self._identifiers)
+        runs = {"".join(words[start:end]) for end in range(len(words) + 1) for start in range(end)}
+        names, numbers = self._identifiers
+        is_within = any(number in squeezed for number in numbers if len(number) >= _TELLING)
+        return runs.isdisjoint(names | numbers) and not is_within
 
     @cached_property
-    def _identifiers(self) -> frozenset[str]:
-        """Patient IDs and the words of patients' names, in lower case."""
-        found: set[str] = set()
+    def _identifiers(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Words of patients' names, and Patient IDs, in lower case and without punctuation."""
+        names, numbers = set[str](), set[str]()
         for patient_id, name in self._lake.rows("SELECT patient_id, patient_name FROM silver.dicom_patient"):
-            found.add(str(patient_id).casefold())
-            found.update(_words(str(name or "")))
-        return frozenset(found)
+            numbers.add("".join(_words(str(patient_id))))
+            names.update(word for word in _words(str(name or "")) if len(word) > 1)
+        return frozenset(names), frozenset(numbers - {""})
 
 
 def _is_clinical(text: str) -> bool:
@@ -69,4 +78,4 @@ def _is_clinical(text: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[\W_]+", text.casefold()) if len(word) > 2]
+    return [word for word in re.split(r"[\W_]+", text.casefold()) if word]

@@ -32,7 +32,8 @@ input{{width:100%;box-sizing:border-box;padding:.5rem;margin:.3rem 0 1rem}}butto
 <form method="post" action="/login"><input type="hidden" name="next" value="{next}">
 <label>Access token <input name="token" type="password" autocomplete="current-password" required autofocus></label>
 <button>Log in</button></form>
-<p>Who runs this service makes tokens: <code>imaging-pipeline access token create NAME</code></p></body></html>
+<p>Who runs this service makes tokens: <code>imaging-pipeline access token create NAME{zone_option}</code></p>
+</body></html>
 """
 
 
@@ -155,7 +156,11 @@ def _page(access: Access, place: str, *, wrong: str = "") -> Response:
             f'<p><a href="/login/provider?{escape(urlencode({"next": place}))}">Log in with OpenID Connect</a></p>'
         )
     html = _PAGE.format(
-        zone=escape(access.entrance.zone.capitalize()), next=escape(place), wrong=text, provider=provider
+        zone=escape(access.entrance.zone.capitalize()),
+        zone_option="" if access.entrance.zone == "research" else f" --zone {access.entrance.zone}",
+        next=escape(place),
+        wrong=text,
+        provider=provider,
     )
     headers = {"content-security-policy": _POLICY, "cache-control": "no-store"}
     return HTMLResponse(html, 403 if wrong else 200, headers)

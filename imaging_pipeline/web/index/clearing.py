@@ -7,7 +7,7 @@ is shown whole or not at all: what its patient, its series or one of its objects
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
@@ -30,6 +30,15 @@ _BASE = "split_part(coalesce(arrival_batch, ''), '+', 1)"
 """Objects made of others have the batch of their sources, and a kind behind it."""
 
 
+_SHOWS_OF = """
+UNION ALL
+SELECT series.study_key, equipment.arrival_batch
+FROM {schema}.dicom_series AS series JOIN {schema}.series_equipment AS used USING (series_key)
+JOIN {schema}.dicom_equipment AS equipment ON equipment.equipment_key = used.equipment_key
+"""
+"""And the batches that what is said of their devices is of: left out until these have passed, and hides no study."""
+
+
 def cleared_batches(connection: sqlite3.Connection) -> frozenset[str]:
     """The batches that had passed when the index was last brought up to date."""
     return frozenset(batch for (batch,) in connection.execute("SELECT batch FROM cleared"))
@@ -42,14 +51,23 @@ def keep_cleared(connection: sqlite3.Connection, batches: Collection[str]) -> No
 
 
 def studies_of(lake: Lake, schema: str, batches: Collection[str]) -> set[str]:
-    """Keys of the studies that have a row of these batches."""
-    sql = f"""SELECT DISTINCT study_key FROM ({_MADE_OF.format(schema=schema)})
+    """Keys of the studies that have a row of these batches, or show one of a device."""
+    sql = f"""SELECT DISTINCT study_key FROM ({(_MADE_OF + _SHOWS_OF).format(schema=schema)})
         WHERE {_BASE} IN (SELECT unnest(?::VARCHAR[]))"""
     return {str(key) for (key,) in lake.rows(sql, [sorted(batches)])} if batches else set()
 
 
-def held_studies(lake: Lake, schema: str, batches: Collection[str], where: str) -> pa.Table:
+def held_studies(
+    lake: Lake, schema: str, batches: Collection[str], where: str, parameters: Sequence[object] = ()
+) -> pa.Table:
     """Those of the studies under a condition that have a row of any other batch: ``study_key``."""
     sql = f"""SELECT DISTINCT study_key FROM ({_MADE_OF.format(schema=schema)})
         WHERE {where} AND {_BASE} NOT IN (SELECT unnest(?::VARCHAR[]))"""
-    return lake.query(sql, [sorted(batches)])
+    return lake.query(sql, [*parameters, sorted(batches)])
+
+
+def batches_of(lake: Lake, schema: str, where: str) -> pa.Table:
+    """The batches that the studies under a condition have rows of: ``study_key``, ``batch``."""
+    return lake.query(
+        f"SELECT DISTINCT study_key, {_BASE} AS batch FROM ({_MADE_OF.format(schema=schema)}) WHERE {where}"
+    )

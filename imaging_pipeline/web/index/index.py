@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from imaging_pipeline.sqlite import transaction
 from imaging_pipeline.web.index.file import create_index, deflated, in_time, inflated, open_index
 from imaging_pipeline.web.index.headers import read_headers
-from imaging_pipeline.web.index.loading import bring_up_to_date
+from imaging_pipeline.web.index.loading import bring_up_to_date, withdraw
 from imaging_pipeline.web.index.model import Instance
 from imaging_pipeline.web.index.searching import Answer, Search, run_search
 from imaging_pipeline.web.zone import Zone
@@ -57,8 +57,10 @@ class Index:
             ConfigurationError: the lake cannot be opened.
             TransientError: it is busy.
         """
-        with self._refreshing, self._zone.open_lake() as lake:
-            return bring_up_to_date(self._connection(), self._zone, lake)
+        with self._refreshing:
+            is_less = withdraw(self._connection(), self._zone)
+            with self._zone.open_lake() as lake:
+                return bring_up_to_date(self._connection(), self._zone, lake) or is_less
 
     def instance(self, study: str, series: str, sop: str) -> Instance | None:
         """The instance of these three UIDs, if it is served."""

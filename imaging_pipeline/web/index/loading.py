@@ -27,7 +27,7 @@ from imaging_pipeline.web.index.attributes import (
     document_of,
     dumped,
 )
-from imaging_pipeline.web.index.clearing import cleared_batches, held_studies, keep_cleared, studies_of
+from imaging_pipeline.web.index.clearing import batches_of, cleared_batches, held_studies, keep_cleared, studies_of
 from imaging_pipeline.web.index.file import folded, meta, set_meta
 from imaging_pipeline.web.index.names import words_of
 from imaging_pipeline.web.zone import Zone, ZoneName
@@ -80,6 +80,29 @@ def bring_up_to_date(connection: sqlite3.Connection, zone: Zone, lake: Lake) -> 
     return studies is None or bool(studies)
 
 
+def withdraw(connection: sqlite3.Connection, zone: Zone) -> bool:
+    """Hide the studies of batches that have lost their marks; without the lake, which may be busy or out of reach.
+
+    Returns:
+        Whether there were any.
+    """
+    if zone.clearance is None:
+        return False
+    lost = sorted(cleared_batches(connection) - zone.clearance.batches())
+    if not lost:
+        return False
+    with transaction(connection):
+        for part in _parts(iter(lost)):
+            places = ",".join("?" * len(part))
+            rows = connection.execute(f"SELECT DISTINCT study_key FROM study_batch WHERE batch IN ({places})", part)
+            studies = [str(key) for (key,) in rows.fetchall()]
+            for keys in _parts(iter(studies)):
+                _delete(connection, keys)
+                connection.executemany("INSERT INTO held VALUES (?)", [(key,) for key in keys])
+            connection.execute(f"DELETE FROM cleared WHERE batch IN ({places})", part)
+    return True
+
+
 def _cleared(zone: Zone) -> frozenset[str]:
     """The batches that may be shown now; none are told where all may be."""
     return zone.clearance.batches() if zone.clearance else frozenset()
@@ -117,6 +140,9 @@ def _changed_studies(
     except duckdb.Error as error:
         _log.info("the serving index is made again: the lake's changes are gone (%s)", type(error).__name__)
         return None
+    # Both ask: the lake knows studies that are held, the index those that are another patient's by now.
+    sql = f"SELECT study_key FROM {zone.schema}.dicom_study WHERE patient_key IN (SELECT unnest(?::VARCHAR[]))"
+    studies.update(str(key) for (key,) in lake.rows(sql, [patients]))
     for part in _parts(iter(patients)):
         places = ",".join("?" * len(part))
         rows = connection.execute(f"SELECT key FROM study WHERE patient_key IN ({places})", part)
@@ -128,7 +154,7 @@ def _load(
     connection: sqlite3.Connection, zone: Zone, lake: Lake, studies: set[str] | None, cleared: frozenset[str]
 ) -> None:
     if studies is None:
-        for table in ("study", "series", "instance", "header", "name_word", "held"):
+        for table in ("study", "series", "instance", "header", "name_word", "held", "study_batch"):
             connection.execute(f"DELETE FROM {table}")
         with _shown(connection, zone, lake, "true", cleared) as where:
             _insert(connection, zone, lake, where, "true")
@@ -153,11 +179,15 @@ def _shown(
         return
     held = held_studies(lake, zone.schema, cleared, where)
     connection.executemany("INSERT INTO held VALUES (?)", [(key,) for key in held["study_key"].to_pylist()])
+    made_of = batches_of(lake, zone.schema, where).to_pydict()
+    connection.executemany("INSERT INTO study_batch VALUES (?, ?)", zip(*made_of.values(), strict=True))
     lake.connection.register("held_studies", held)
+    lake.connection.register("cleared_batches", pa.table({"batch": pa.array(sorted(cleared), pa.string())}))
     try:
         yield f"{where} AND study_key NOT IN (SELECT study_key FROM held_studies)"
     finally:
         lake.connection.unregister("held_studies")
+        lake.connection.unregister("cleared_batches")
 
 
 def _delete(connection: sqlite3.Connection, study_keys: Sequence[str]) -> None:
@@ -170,6 +200,7 @@ def _delete(connection: sqlite3.Connection, study_keys: Sequence[str]) -> None:
         ("name_word", f"study IN {studies}"),
         ("study", f"id IN {studies}"),
         ("held", f"study_key IN ({','.join('?' * len(study_keys))})"),
+        ("study_batch", f"study_key IN ({','.join('?' * len(study_keys))})"),
     ):
         connection.execute(f"DELETE FROM {table} WHERE {where}", list(study_keys))
 
@@ -232,7 +263,9 @@ def _insert_series(
     attributes = attributes_of("series")
     requests = _requests(lake, zone, where)
     placed: dict[str, int] = {}
-    for part in _rows(lake, _SERIES.format(schema=zone.schema, where=where, columns=_columns("series"))):
+    shown = "true" if zone.clearance is None else _SHOWN_DEVICES
+    sql = _SERIES.format(schema=zone.schema, where=where, columns=_columns("series"), shown=shown)
+    for part in _rows(lake, sql):
         rows = []
         for number, (key, study_key, instances, *values) in enumerate(part, start=_next_id(connection, "series")):
             document = document_of(attributes, values) | {"00201209": {"vr": "IS", "Value": [instances]}}
@@ -335,8 +368,14 @@ LEFT JOIN (
     SELECT series_key, max_by(equipment_key, row_version) AS equipment_key FROM {schema}.series_equipment
     WHERE purpose_of_reference = 'ACQUISITION' GROUP BY series_key
 ) AS device ON device.series_key = dicom_series.series_key
-LEFT JOIN {schema}.dicom_equipment AS dicom_equipment ON dicom_equipment.equipment_key = device.equipment_key
+LEFT JOIN {schema}.dicom_equipment AS dicom_equipment
+    ON dicom_equipment.equipment_key = device.equipment_key AND {shown}
 """
+
+_SHOWN_DEVICES = (
+    """split_part(coalesce(dicom_equipment.arrival_batch, ''), '+', 1) IN (SELECT batch FROM cleared_batches)"""
+)
+"""What is said of a device may come of another patient's batch."""
 
 _REQUESTS = """
 SELECT dicom_request_attributes.series_key, {columns} FROM {schema}.dicom_request_attributes AS dicom_request_attributes

@@ -74,8 +74,8 @@ _RESEARCH: Final = (
         "Batches not shown",
         f"Nothing of them is served or sent until {' and '.join(CHECKS)} have passed since their last release. "
         "In Dagster: assets deid/dicom_instance and deid/dicom_patient, this partition, Checks.",
-        """SELECT arrival_batch AS batch, count(*) AS objects, max(_loaded_at) AS released
-        FROM deid.deid_verification WHERE arrival_batch NOT IN (SELECT unnest($cleared::VARCHAR[])) GROUP BY ALL""",
+        """SELECT split_part(arrival_batch, '+', 1) AS batch, count(*) AS objects, max(_loaded_at) AS released
+        FROM deid.dicom_file_location WHERE batch NOT IN (SELECT unnest($cleared::VARCHAR[])) GROUP BY ALL""",
         "batch DESC",
     ),
     Table(

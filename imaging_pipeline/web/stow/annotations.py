@@ -8,11 +8,12 @@ and study, names of persons, private elements. Words that a person types are kep
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Any, Final
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
@@ -25,6 +26,7 @@ from imaging_pipeline.metadata.made_objects import MadeObject, add_objects, writ
 from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.pacs.landing import Landing
+from imaging_pipeline.web.index.clearing import held_studies
 from imaging_pipeline.web.stow.examination import Examined
 from imaging_pipeline.web.stow.report import Failure, Fate, Refused, Stored
 from imaging_pipeline.web.stow.stamping import references, stamp
@@ -114,37 +116,43 @@ class AnnotationReceiver:
             return
         if known:
             raise _NotKeptError(Failure.DUPLICATE)
-        sources = _sources(lake, ds, examined.study_uid)
+        sources = _sources(lake, ds, examined.study_uid, self._zone)
         header = dcmread(uri_to_path(sources[0].uri), stop_before_pixels=True)
         if not _may_join(lake, ds, header):
             raise _NotKeptError(Failure.PROCESSING)
         stamp(ds, header, KINDS[examined.sop_class_uid], user)
-        self._add(lake, ds, sources, user, received)
-
-    def _add(self, lake: Lake, ds: Dataset, sources: list[_Source], user: str, received: str) -> None:
-        """Write the object and its rows, and at last a copy that outlives a new release of its sources."""
-        key, batch_id = key_of(str(ds.SOPInstanceUID)), sources[0].batch_id
-        folder = self._zone.landing / OBJECTS / key
-        made = write_object(folder, ds, [source.instance_key for source in sources])
-        if not _add_rows(lake, key, batch_id, made):
+        now = datetime.now(UTC).replace(tzinfo=None)
+        known_of_it = {"user_name": user, "received_sha256": received}
+        if _put(lake, self._zone.landing, ds, sources, known_of_it, now) is None:
             raise _NotKeptError(Failure.PROCESSING)
-        row = {
-            "annotation_key": key,
-            "sop_instance_uid": str(ds.SOPInstanceUID),
-            "study_instance_uid": str(ds.StudyInstanceUID),
-            "sop_class_uid": str(ds.SOPClassUID),
-            "kind": KINDS[str(ds.SOPClassUID)],
-            "user_name": user,
-            "received_sha256": received,
-            "file_name": made.path.name,
-            "source_instance_keys": list(made.sources),
-            "received_at": datetime.now(UTC).replace(tzinfo=None),
-            "arrival_batch": batch_id,
-        }
-        with lake.transaction():
-            rows = registry.table(TABLE).rows([row])
-            lake.replace_all("gold", TABLE, rows, where="annotation_key = ?", parameters=[key])
-        _link(made.path, self._zone.landing / COPIES / made.path.name)
+
+
+def _put(
+    lake: Lake, folder: Path, ds: Dataset, sources: Sequence[_Source], known: Mapping[str, str], received_at: datetime
+) -> MadeObject | None:
+    """Write an annotation, its rows, and at last a copy that outlives a new release of its sources; None: refused."""
+    key, batch_id = key_of(str(ds.SOPInstanceUID)), sources[0].batch_id
+    made = write_object(folder / OBJECTS / key, ds, [source.instance_key for source in sources])
+    kind = f"annotation-{key[:12]}"
+    if not add_objects(lake, "deid", batch_id, kind, [made], folder=made.path.parent).instance_keys:
+        return None
+    row = {
+        "annotation_key": key,
+        "sop_instance_uid": str(ds.SOPInstanceUID),
+        "study_instance_uid": str(ds.StudyInstanceUID),
+        "sop_class_uid": str(ds.SOPClassUID),
+        "kind": KINDS[str(ds.SOPClassUID)],
+        **known,
+        "file_name": made.path.name,
+        "source_instance_keys": list(made.sources),
+        "received_at": received_at,
+        "arrival_batch": batch_id,
+    }
+    with lake.transaction():
+        rows = registry.table(TABLE).rows([row])
+        lake.replace_all("gold", TABLE, rows, where="annotation_key = ?", parameters=[key])
+    _link(made.path, folder / COPIES / made.path.name)
+    return made
 
 
 def settle_annotations(lake: Lake, folder: Path) -> None:
@@ -160,36 +168,52 @@ def settle_annotations(lake: Lake, folder: Path) -> None:
     Raises:
         TransientError: the lake is locked.
     """
-    rows = lake.rows(_UNSETTLED)
-    lost = [(str(key), str(name)) for key, name, _, _, is_lost in rows if is_lost]
-    for _, file_name in lost:
-        (folder / COPIES / file_name).unlink(missing_ok=True)
+    rows = lake.query(_UNSETTLED).to_pylist()
+    lost = [row for row in rows if row["is_lost"]]
+    for row in lost:
+        (folder / COPIES / row["file_name"]).unlink(missing_ok=True)
     if lost:
         with lake.transaction():
-            keys = [key for key, _ in lost]
+            keys = [row["annotation_key"] for row in lost]
             lake.connection.execute(f"DELETE FROM gold.{TABLE} WHERE annotation_key IN (SELECT unnest(?))", [keys])
-    for key, name, sources, batch_id, is_lost in rows:
-        if not is_lost and (folder / COPIES / str(name)).is_file():
-            made = MadeObject(folder / OBJECTS / str(key) / str(name), tuple(cast(list[str], sources)))
-            _link(folder / COPIES / str(name), made.path)
-            _add_rows(lake, str(key), str(batch_id), made)
+    for row in rows:
+        copy = folder / COPIES / row["file_name"]
+        if not row["is_lost"] and copy.is_file():
+            _put_again(lake, folder, copy, row)
+
+
+def _put_again(lake: Lake, folder: Path, copy: Path, row: Mapping[str, Any]) -> None:
+    """Put an annotation back, with what its source says now of patient and study: it may say less than it did."""
+    found = {
+        str(key): _Source(str(key), str(uri), str(batch_id))
+        for key, uri, batch_id in lake.rows(
+            """SELECT instance_key, storage_uri, file.arrival_batch FROM deid.dicom_instance AS instance
+            JOIN deid.dicom_file_location AS file USING (instance_key, object_key)
+            WHERE version_state = 'CURRENT' AND instance_key IN (SELECT unnest(?))""",
+            [row["source_instance_keys"]],
+        )
+    }
+    sources = [found[key] for key in row["source_instance_keys"]]
+    ds, header = dcmread(copy), dcmread(uri_to_path(sources[0].uri), stop_before_pixels=True)
+    stamp(ds, header, row["kind"], row["user_name"])
+    known = {name: row[name] for name in ("user_name", "received_sha256")}
+    made = _put(lake, folder, ds, sources, known, row["received_at"])
+    if made is not None and made.path.name != copy.name:
+        copy.unlink(missing_ok=True)
 
 
 _UNSETTLED: Final = f"""
 WITH looked_at AS (
-    SELECT annotation_key, file_name, source_instance_keys, annotation.arrival_batch, len(source_instance_keys) > (
-        SELECT count(*) FROM deid.dicom_instance AS source
-        WHERE list_contains(source_instance_keys, source.instance_key) AND source.version_state = 'CURRENT') AS is_lost
+    SELECT annotation_key, file_name, source_instance_keys, user_name, received_sha256, received_at, kind,
+        len(source_instance_keys) > (
+            SELECT count(*) FROM deid.dicom_instance AS source
+            WHERE list_contains(source_instance_keys, source.instance_key) AND source.version_state = 'CURRENT'
+        ) AS is_lost
     FROM gold.{TABLE} AS annotation
 )
 SELECT * FROM looked_at
 WHERE is_lost OR annotation_key NOT IN (SELECT instance_key FROM deid.made_object) ORDER BY annotation_key
 """
-
-
-def _add_rows(lake: Lake, key: str, batch_id: str, made: MadeObject) -> bool:
-    kind = f"annotation-{key[:12]}"
-    return bool(add_objects(lake, "deid", batch_id, kind, [made], folder=made.path.parent).instance_keys)
 
 
 def _link(existing: Path, name: Path) -> None:
@@ -199,8 +223,8 @@ def _link(existing: Path, name: Path) -> None:
     name.hardlink_to(existing)
 
 
-def _sources(lake: Lake, ds: Dataset, study_uid: str) -> list[_Source]:
-    """Released instances of its study that an annotation refers to.
+def _sources(lake: Lake, ds: Dataset, study_uid: str, zone: Zone) -> list[_Source]:
+    """Released instances of its study that an annotation refers to; studies that are not shown are not known here.
 
     Raises:
         _NotKeptError: it refers to none, or to something this zone does not have.
@@ -208,7 +232,7 @@ def _sources(lake: Lake, ds: Dataset, study_uid: str) -> list[_Source]:
     wanted = references(ds)
     rows = lake.rows(
         """SELECT instance.instance_key, instance.sop_instance_uid, study.study_instance_uid, file.storage_uri,
-            file.arrival_batch, file.role = 'DEIDENTIFIED' AS is_released
+            file.arrival_batch, file.role = 'DEIDENTIFIED' AS is_released, study.study_key
         FROM deid.dicom_instance AS instance
         JOIN deid.dicom_file_location AS file USING (instance_key, object_key)
         JOIN deid.dicom_series AS series ON series.series_key = instance.series_key
@@ -216,20 +240,31 @@ def _sources(lake: Lake, ds: Dataset, study_uid: str) -> list[_Source]:
         WHERE version_state = 'CURRENT' AND instance.sop_instance_uid IN (SELECT unnest(?))""",
         [list(wanted)],
     )
-    known = {str(row[1]) for row in rows} | {
-        str(uid)
-        for (uid,) in lake.rows(
-            """SELECT study_instance_uid FROM deid.dicom_study WHERE study_instance_uid IN (SELECT unnest($uids))
-            UNION ALL
-            SELECT series_instance_uid FROM deid.dicom_series WHERE series_instance_uid IN (SELECT unnest($uids))""",
-            {"uids": list(wanted)},
-        )
-    }
+    levels = lake.rows(
+        """SELECT study_instance_uid, study_key FROM deid.dicom_study
+        WHERE study_instance_uid IN (SELECT unnest($uids))
+        UNION ALL
+        SELECT series_instance_uid, study_key FROM deid.dicom_series
+        WHERE series_instance_uid IN (SELECT unnest($uids))""",
+        {"uids": list(wanted)},
+    )
+    held = _held(lake, zone, {*(row[6] for row in rows), *(key for _, key in levels)})
+    rows = [row for row in rows if row[6] not in held]
+    known = {str(row[1]) for row in rows} | {str(uid) for uid, key in levels if key not in held}
     order = {uid: number for number, uid in enumerate(wanted)}
     found = sorted((row for row in rows if row[2] == study_uid), key=lambda row: (not row[5], order[str(row[1])]))
     if not wanted.keys() <= known or not found or not found[0][5]:
         raise _NotKeptError(Failure.UNKNOWN_REFERENCE)
-    return [_Source(str(key), str(uri), str(batch_id)) for key, _, _, uri, batch_id, _ in found]
+    return [_Source(str(key), str(uri), str(batch_id)) for key, _, _, uri, batch_id, _, _ in found]
+
+
+def _held(lake: Lake, zone: Zone, studies: Collection[object]) -> frozenset[object]:
+    """Those of some studies that wait for the checks of a batch."""
+    if zone.clearance is None:
+        return frozenset()
+    where, keys = "study_key IN (SELECT unnest(?::VARCHAR[]))", sorted(map(str, studies))
+    found = held_studies(lake, zone.schema, zone.clearance.batches(), where, [keys])
+    return frozenset(found["study_key"].to_pylist())
 
 
 def _may_join(lake: Lake, ds: Dataset, header: Dataset) -> bool:

@@ -196,8 +196,8 @@ class _Upload:
             if error.errno not in _NO_ROOM:
                 raise
             self._fail()
-        self._transaction.ended(self._path or self._failure or Failure.PROCESSING)
-        self._path = None
+        path, self._path = self._path, None
+        self._transaction.ended(path or self._failure or Failure.PROCESSING)
 
     def discard(self) -> None:
         """Leave nothing of it."""

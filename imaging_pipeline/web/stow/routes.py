@@ -1,6 +1,7 @@
 """The store transaction's resources: ``POST /studies`` and ``POST /studies/{study}`` (PS3.18 10.5)."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Annotated, Final
 
@@ -17,6 +18,8 @@ from imaging_pipeline.web.errors import WebError
 from imaging_pipeline.web.stow.multipart import MalformedBodyError, parameters
 from imaging_pipeline.web.stow.receiving import DICOM, Receiver, Transaction
 from imaging_pipeline.web.stow.report import Stored, report, status_of
+
+_log: Final = logging.getLogger(__name__)
 
 MOST_AT_ONCE: Final = 16
 """Store transactions at once; more are told to come again."""
@@ -82,7 +85,7 @@ async def _store(
         finally:
             await run_in_threadpool(transaction.abandon)
             if after_store is not None and any(isinstance(fate, Stored) for fate in transaction.fates):
-                await run_in_threadpool(after_store)
+                await _told(after_store)
     except MalformedBodyError as error:
         raise WebError(400, f"the body cannot be read: {error}") from None
     except ClientDisconnect:
@@ -93,6 +96,14 @@ async def _store(
     return JSONResponse(report(fates, base_url), status_of(fates), media_type=_DICOM_JSON)
 
 
+async def _told(after_store: Callable[[], object]) -> None:
+    """What follows a store may fail: what was kept is kept."""
+    try:
+        await run_in_threadpool(after_store)
+    except Exception as error:  # noqa: BLE001 - its text may hold what was read
+        _log.warning("what follows a store failed: %s", type(error).__name__)
+
+
 async def _read_body(request: Request, transaction: Transaction) -> None:
     """Hand the body on in blocks of a size that is worth the way to another thread; meanwhile the next one comes."""
     block, under_way = bytearray(), asyncio.Future[None]()
@@ -101,11 +112,12 @@ async def _read_body(request: Request, transaction: Transaction) -> None:
         async for chunk in request.stream():
             block += chunk
             if len(block) >= _BLOCK:
-                await under_way
+                await asyncio.shield(under_way)
                 under_way = asyncio.ensure_future(run_in_threadpool(transaction.feed, block))
                 block = bytearray()
     finally:
-        await under_way
+        await asyncio.wait({under_way})  # also where the request is given up: nothing is abandoned under it
+    await under_way
     if block:
         await run_in_threadpool(transaction.feed, block)
 

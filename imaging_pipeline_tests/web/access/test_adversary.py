@@ -132,7 +132,7 @@ def take_in(settings: Settings) -> None:
         counts = release_batch(identified, research, workspace.vault(), releaser, workers=1)
     assert (counts.released, counts.held) == (2, 1)
     for check in CHECKS:
-        Clearance(settings.clearance_files).judge(BATCH, check, passed=True)
+        Clearance(settings.clearance_files).judge(BATCH, check, passed=True, release="")
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 
+from imaging_pipeline.deid.clearance import CHECKS, Clearance
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.made_objects import add_objects
 from imaging_pipeline.objects.folder import uri_to_path
@@ -36,11 +39,11 @@ class Research:
     def __init__(self, folder: Path, identified: Lake, research: Lake) -> None:
         self.zones, self.lake, self.folder = Zones(folder, identified, research), research, folder / "annotations"
         self.zones.take_in(FIRST, film={})
-        zone = Zone(
+        self.zone = Zone(
             ZoneName.RESEARCH, "deid", lambda: nullcontext(research), lambda: nullcontext(research), ObjectReader(),
             folder, self.folder, "chest", None,
         )  # fmt: skip
-        self.service = Service(folder, "research", AnnotationReceiver(zone, 0))
+        self.service = Service(folder, "research", AnnotationReceiver(self.zone, 0))
 
     def film(self) -> Dataset:
         (path,) = self.zones.files()
@@ -199,6 +202,38 @@ def test_the_same_annotation_again_changes_nothing_and_another_under_its_uid_is_
     assert len(research.kept()) == 1
 
 
+def test_an_annotation_comes_back_with_what_its_image_says_now_of_patient_and_study(research: Research) -> None:
+    (path,) = research.zones.files()
+    film = research.film()
+    film.StudyDescription = PLANTED  # a leak that was found later
+    film.save_as(path)
+    research.service.post(body_of(encode(report_on(research.film()))))
+    assert research.kept()[0].StudyDescription == PLANTED
+    film.StudyDescription = "CHEST"
+    film.save_as(path)
+    with research.lake.transaction():
+        research.lake.connection.execute("DELETE FROM deid.made_object")
+        research.lake.connection.execute("DELETE FROM deid.dicom_file_location WHERE role = 'DERIVED'")
+    shutil.rmtree(research.folder / "objects")
+    settle_annotations(research.lake, research.folder)
+    assert research.kept()[0].StudyDescription == "CHEST"
+    for copy in (research.folder / "copies", research.folder / "objects"):
+        for file in copy.rglob("*.dcm"):
+            assert PLANTED.encode() not in file.read_bytes()
+    assert research.lake.rows("SELECT count(*) FROM gold.annotation") == [(1,)]
+
+
+def test_a_study_that_is_not_shown_is_not_known_to_those_who_send(research: Research, tmp_path: Path) -> None:
+    clearance = Clearance(tmp_path / "cleared")
+    hidden = Service(tmp_path, "research", AnnotationReceiver(replace(research.zone, clearance=clearance), 0))
+    report = encode(report_on(research.film()))
+    status, answer = hidden.post(body_of(report))
+    assert (status, failures(answer)) == (409, [0x0112])
+    for check in CHECKS:
+        clearance.judge(FIRST, check, passed=True, release="")
+    assert hidden.post(body_of(report))[0] in {200, 202}
+
+
 def test_an_annotation_comes_back_with_its_image_and_goes_with_it_for_good(research: Research) -> None:
     research.service.post(body_of(encode(report_on(research.film()))))
     before = research.kept()[0]
@@ -209,6 +244,7 @@ def test_an_annotation_comes_back_with_its_image_and_goes_with_it_for_good(resea
     assert not research.kept()
     settle_annotations(research.lake, research.folder)
     assert research.kept() == [before]
+    assert len(list((research.folder / "copies").iterdir())) == 1
     research.zones.vanish(FIRST)
     settle_annotations(research.lake, research.folder)
     assert not research.kept()
