@@ -112,6 +112,11 @@ def test_the_stored_state_holds_what_films_look_like(trained: TrainedNetwork) ->
     images = torch.from_numpy(UNSEEN.images)
     said, expected = answer(again, images), answer(trained.network(), images)
     assert np.array_equal(said.implausibilities, expected.implausibilities)
+    earlier = {
+        name.replace("plausibility.kinds.0.", "plausibility."): each for name, each in trained.state_dict.items()
+    }
+    assert earlier.keys() != trained.state_dict.keys()
+    assert np.array_equal(answer(restore_network(CONFIG, earlier), images).implausibilities, said.implausibilities)
     without = {name: each for name, each in trained.state_dict.items() if not name.startswith("plausibility.")}
     unaware = answer(restore_network(CONFIG, without), images)
     assert np.isnan(unaware.implausibilities).all()
