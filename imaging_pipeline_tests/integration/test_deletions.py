@@ -11,6 +11,8 @@ import pytest
 from imaging_pipeline.samples.landing import new_study
 from imaging_pipeline_tests.integration import chain
 
+pytestmark = pytest.mark.slow
+
 FILMS = 8
 
 STATES = "SELECT version_state, count(*) AS n FROM identified.silver.dicom_instance GROUP BY ALL ORDER BY ALL"
@@ -98,7 +100,6 @@ def test_the_change_feed_tells_of_it_without_original_uids(homes: tuple[Path, Pa
     assert not any(str(original) in output for original in originals)
 
 
-@pytest.mark.slow
 def test_a_run_killed_while_taking_back_and_run_again_leaves_the_same(homes: tuple[Path, Path], landing: Path) -> None:
     undisturbed, killed = homes
 
@@ -123,7 +124,6 @@ def test_nothing_is_parsed_again_for_a_deletion(homes: tuple[Path, Path], landin
     assert [row["writes"] for row in rows] == [1, 1]
 
 
-@pytest.mark.slow
 def test_a_late_image_opens_its_study_again(tmp_path: Path) -> None:
     landing = tmp_path / "landing"
     first = new_study(landing, seed=1, size=96)

@@ -13,6 +13,8 @@ import pytest
 
 from imaging_pipeline_tests.integration import chain
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parents[2] / "README.md"
 PATIENTS = "30"
 
@@ -43,7 +45,6 @@ def test_the_demo_shows_counts_issues_the_model_and_what_to_do_next(first: str) 
     assert "make dev" in first
 
 
-@pytest.mark.slow
 def test_a_second_demo_parses_and_trains_nothing_and_says_so(home: Path, first: str) -> None:
     before = chain.contents(home, home / "landing")
     status, output = chain.run(home, home / "landing", "demo", "--patients", PATIENTS)
@@ -212,7 +213,6 @@ def test_commands_say_what_is_wrong_in_one_line_and_by_status(
     assert "Traceback" not in output
 
 
-@pytest.mark.slow
 def test_a_file_dropped_while_dev_runs_becomes_a_prediction_by_itself(home: Path, first: str) -> None:
     """The real daemon: the sensor finds it, its run makes rows and tensor, automation predicts."""
     from imaging_pipeline.samples.landing import new_study
