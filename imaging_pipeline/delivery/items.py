@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.lake.console import QueryRefused
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.made_objects import source_batch
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.pacs.config import Delivery, What, ZoneName
 
@@ -62,7 +63,7 @@ class Item:
 _FILES: Final = """
 SELECT file.instance_key, study.study_instance_uid, series.series_instance_uid, instance.sop_instance_uid,
     instance.sop_class_uid, file.transfer_syntax_uid, file.storage_uri, file.checksum_sha256, file.file_size_bytes,
-    split_part(file.arrival_batch, '+', 1)
+    {batch}
 FROM {schema}.dicom_file_location AS file
 JOIN {schema}.dicom_instance AS instance
     ON instance.instance_key = file.instance_key AND instance.object_key = file.object_key
@@ -119,7 +120,9 @@ def items_of(lake: Lake, delivery: Delivery, run: RunQuery) -> list[Item]:
 
 def _items(lake: Lake, zone: ZoneName, condition: str, parameters: list[object]) -> list[Item]:
     schema = SCHEMAS[zone]
-    sql = _FILES.format(schema=schema, condition=condition.format(schema=schema))
+    sql = _FILES.format(
+        schema=schema, condition=condition.format(schema=schema), batch=source_batch("file.arrival_batch")
+    )
     names = Item.__dataclass_fields__
     return [
         Item(**dict(zip(names, row, strict=True))) for row in cast(list[tuple[Any, ...]], lake.rows(sql, parameters))

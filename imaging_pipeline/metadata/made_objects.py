@@ -43,6 +43,11 @@ _WORTH: Final = "1"
 """How a ``row_version`` of such an object begins: less than that of any whole object of a source."""
 
 
+def source_batch(column: str) -> str:
+    """SQL of the batch of an object, or of what it was made from: made ones have ``B+KIND``; empty where it is NULL."""
+    return f"split_part(coalesce({column}, ''), '+', 1)"
+
+
 @dataclass(frozen=True, slots=True)
 class MadeObject:
     """A file this software has made.

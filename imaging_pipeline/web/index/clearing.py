@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 import pyarrow as pa
 
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.made_objects import source_batch
 
 _MADE_OF = """
 SELECT study_key, arrival_batch FROM {schema}.dicom_study
@@ -26,8 +27,10 @@ FROM {schema}.dicom_file_location AS place JOIN {schema}.dicom_series AS series 
 """
 """Studies, and the batches that their rows are of."""
 
-_BASE = "split_part(coalesce(arrival_batch, ''), '+', 1)"
-"""Objects made of others have the batch of their sources, and a kind behind it."""
+_BASE = source_batch("arrival_batch")
+
+SHOWN_DEVICES = f"{source_batch('dicom_equipment.arrival_batch')} IN (SELECT batch FROM cleared_batches)"
+"""A condition: what is said of a device may come of another patient's batch."""
 
 
 _SHOWS_OF = """

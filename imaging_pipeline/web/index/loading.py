@@ -27,7 +27,14 @@ from imaging_pipeline.web.index.attributes import (
     document_of,
     dumped,
 )
-from imaging_pipeline.web.index.clearing import batches_of, cleared_batches, held_studies, keep_cleared, studies_of
+from imaging_pipeline.web.index.clearing import (
+    SHOWN_DEVICES,
+    batches_of,
+    cleared_batches,
+    held_studies,
+    keep_cleared,
+    studies_of,
+)
 from imaging_pipeline.web.index.file import folded, meta, set_meta
 from imaging_pipeline.web.index.names import words_of
 from imaging_pipeline.web.zone import Zone, ZoneName
@@ -263,7 +270,7 @@ def _insert_series(
     attributes = attributes_of("series")
     requests = _requests(lake, zone, where)
     placed: dict[str, int] = {}
-    shown = "true" if zone.clearance is None else _SHOWN_DEVICES
+    shown = "true" if zone.clearance is None else SHOWN_DEVICES
     sql = _SERIES.format(schema=zone.schema, where=where, columns=_columns("series"), shown=shown)
     for part in _rows(lake, sql):
         rows = []
@@ -371,11 +378,6 @@ LEFT JOIN (
 LEFT JOIN {schema}.dicom_equipment AS dicom_equipment
     ON dicom_equipment.equipment_key = device.equipment_key AND {shown}
 """
-
-_SHOWN_DEVICES = (
-    """split_part(coalesce(dicom_equipment.arrival_batch, ''), '+', 1) IN (SELECT batch FROM cleared_batches)"""
-)
-"""What is said of a device may come of another patient's batch."""
 
 _REQUESTS = """
 SELECT dicom_request_attributes.series_key, {columns} FROM {schema}.dicom_request_attributes AS dicom_request_attributes

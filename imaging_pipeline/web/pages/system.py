@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from imaging_pipeline.deid.clearance import CHECKS
+from imaging_pipeline.metadata.made_objects import source_batch
 from imaging_pipeline.web.zone import Zone, ZoneName
 
 
@@ -74,7 +75,7 @@ _RESEARCH: Final = (
         "Batches not shown",
         f"Nothing of them is served or sent until {' and '.join(CHECKS)} have passed since their last release. "
         "In Dagster: assets deid/dicom_instance and deid/dicom_patient, this partition, Checks.",
-        """SELECT split_part(arrival_batch, '+', 1) AS batch, count(*) AS objects, max(_loaded_at) AS released
+        f"""SELECT {source_batch("arrival_batch")} AS batch, count(*) AS objects, max(_loaded_at) AS released
         FROM deid.dicom_file_location WHERE batch NOT IN (SELECT unnest($cleared::VARCHAR[])) GROUP BY ALL""",
         "batch DESC",
     ),
