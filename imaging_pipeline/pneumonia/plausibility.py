@@ -140,38 +140,38 @@ def fit_plausibility(
     """
     learned, held_out = _described(train), _described(validation)
     sides = collections or ([""] * len(learned["layout"]), [""] * len(held_out["layout"]))
-    kinds = [made for chosen in _apart(*sides) if (made := _fit_kind(learned, held_out, *chosen)) is not None]
-    if not kinds:
-        return None
-    return Plausibility(kinds)
+    kinds = [_fit_kind(learned, held_out, *chosen) for chosen in _apart(*sides)]
+    return Plausibility(kinds) if kinds else None
 
 
 def _apart(train: Sequence[str], validation: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-    """Positions on both sides of what is described together."""
-    alone = sorted(
-        name
-        for name, count in Counter(train).items()
-        if count >= FEWEST_TRAINING and list(validation).count(name) >= FEWEST_VALIDATION
-    )
-    groups = [{name} for name in alone]
-    if rest := {*train, *validation}.difference(alone):
-        is_enough = sum(name in rest for name in train) >= FEWEST_TRAINING
-        is_enough = is_enough and sum(name in rest for name in validation) >= FEWEST_VALIDATION
-        groups.append(rest if is_enough else {*train, *validation})
+    """Positions on both sides of what is described together; nothing where there are too few images for it."""
+    learned, held_out = Counter(train), Counter(validation)
+
+    def is_enough(names: Iterable[str]) -> bool:
+        images = [(learned[name], held_out[name]) for name in names]
+        return (
+            sum(count for count, _ in images) >= FEWEST_TRAINING
+            and sum(count for _, count in images) >= FEWEST_VALIDATION
+        )
+
+    every = {*learned, *held_out}
+    groups = [{name} for name in sorted(learned) if is_enough({name})]
+    if rest := every.difference(*groups):
+        groups.append(rest if is_enough(rest) else every)
     return [
         (
             [position for position, name in enumerate(train) if name in group],
             [position for position, name in enumerate(validation) if name in group],
         )
         for group in groups
+        if is_enough(group)
     ]
 
 
 def _fit_kind(
     learned: Mapping[str, Tensor], held_out: Mapping[str, Tensor], train: list[int], validation: list[int]
-) -> _Kind | None:
-    if len(train) < FEWEST_TRAINING or len(validation) < FEWEST_VALIDATION:
-        return None
+) -> _Kind:
     made = _Kind({name: values.shape[1] for name, values in learned.items()})
     ratios = []
     for name, view in made.views.items():
