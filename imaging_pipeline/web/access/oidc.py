@@ -162,6 +162,8 @@ class OpenIdProvider:
         """
         with self._lock:
             if name not in self._discovery:
+                if self._clock() - self._tried_at <= MIN_REFRESH_SECONDS:  # anybody may ask for this, without a token
+                    raise TransientError("the OpenID provider could not be asked some seconds ago")
                 self._refresh()
             found = self._discovery.get(name)
         if not isinstance(found, str):

@@ -154,3 +154,21 @@ def test_a_wrong_file_is_refused_with_what_to_mend(tmp_path: Path, text: str, me
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         load_oidc(path)
+
+
+def test_a_provider_that_is_away_is_not_asked_for_its_addresses_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, asked = [1000.0], list[float]()
+    provider = OpenIdProvider(OidcConfig("https://id.test", AUDIENCE), lambda: now[0])
+
+    def away() -> None:
+        asked.append(now[0])
+        raise TransientError("away")
+
+    monkeypatch.setattr(provider, "_fetch", away)
+    for second in (0, 1, 9, 11, 12):
+        now[0] = 1000.0 + second
+        with pytest.raises(TransientError):
+            provider.address("token_endpoint")
+    assert asked == [1000.0, 1011.0]
