@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -18,25 +18,14 @@ from imaging_pipeline.pneumonia.annotation_labels import AnnotationCounts, annot
 from imaging_pipeline.pneumonia.labels.findings import said_in_words
 from imaging_pipeline_tests.deid.corpus import encode
 from imaging_pipeline_tests.deid.test_release import FIRST
-from imaging_pipeline_tests.metadata.headers import memory_lake
 from imaging_pipeline_tests.pneumonia.test_labels import FINDING, GROUP, PNEUMONIA, PRESENT, code, image, item, stated
 from imaging_pipeline_tests.web.stow.service import body_of
-from imaging_pipeline_tests.web.stow.test_annotations import Research, report_on
+from imaging_pipeline_tests.web.stow.test_annotations import Research, report_on, research, zone
+
+__all__ = ["research", "zone"]
 
 SQUARE = [10.0, 5.0, 40.0, 5.0, 40.0, 25.0, 10.0, 25.0, 10.0, 5.0]
 ABSENT = code("272519000")
-
-
-@pytest.fixture(scope="module")
-def zone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Research]:
-    with memory_lake("identified") as identified, memory_lake("research") as lake:
-        yield Research(tmp_path_factory.mktemp("research"), identified, lake)
-
-
-@pytest.fixture
-def research(zone: Research) -> Iterator[Research]:
-    yield zone
-    zone.forget()
 
 
 def send(research: Research, *annotations: Dataset) -> AnnotationCounts:
