@@ -83,6 +83,7 @@ def open_association(
         raise TransientError(
             f"peer {peer.name!r} {'refuses us: does it know our AE title?' if association.is_rejected else 'is silent'}"
         )
+    _leave_answers_to_who_asks(association)
     try:
         yield association
     except BaseException:
@@ -90,6 +91,17 @@ def open_association(
         raise
     if association.is_established:
         association.release()
+
+
+def _leave_answers_to_who_asks(association: Association) -> None:
+    """Keep the association's own thread from taking messages; as the one who called, we are only ever answered.
+
+    pynetdicom pauses that thread while a question is open, but it may be past the point where it pauses; the answer it
+    takes then is gone without an error: a study that is never fetched (pynetdicom issue 875). That thread looks without
+    waiting, who asks waits.
+    """
+    take = association.dimse.get_msg
+    association.dimse.get_msg = lambda block=False: take(block=True) if block else (None, None)  # type: ignore[method-assign]
 
 
 def send_at_once(event: Event) -> None:

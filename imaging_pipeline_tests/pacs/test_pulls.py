@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
@@ -262,6 +264,34 @@ def test_a_search_that_a_pacs_breaks_off_is_an_error(settings: Settings) -> None
 
     with odd_pacs(fail) as config, pytest.raises(TransientError, match="A700"):
         list(server_of(Retrieval("r", "odd"), config, settings).find([{"AccessionNumber": "7"}]))
+
+
+def test_no_answer_is_lost_to_the_thread_of_the_association(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is paused while a question is open, and may be late with it; here it never pauses."""
+
+    class Never(threading.Event):
+        def clear(self) -> None:
+            pass
+
+    checkpoint = Never()
+    checkpoint.set()
+    monkeypatch.setattr(Association, "_reactor_checkpoint", property(lambda _: checkpoint, lambda *_: None), False)
+    monkeypatch.setattr(Association, "_is_paused", property(lambda _: True, lambda *_: None), False)
+
+    def offer_three(event: Event) -> Iterator[tuple[int, Dataset | None]]:
+        for number in range(3):
+            found = Dataset()
+            found.AccessionNumber = event.identifier.AccessionNumber
+            found.StudyInstanceUID = f"1.2.{found.AccessionNumber}.{number}"
+            found.NumberOfStudyRelatedInstances = 1
+            yield 0xFF00, found
+
+    with odd_pacs(offer_three) as config:
+        server = server_of(Retrieval("r", "odd"), config, settings)
+        offered = [study.study_uid for study in server.find({"AccessionNumber": f"{k}"} for k in range(1, 51))]
+    assert offered == [f"1.2.{accession}.{number}" for accession in range(1, 51) for number in range(3)]
 
 
 class odd_pacs:  # noqa: N801 - reads as a function

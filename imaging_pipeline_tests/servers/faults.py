@@ -68,7 +68,7 @@ class FaultyProxy:
 
     Attributes:
         port: on 127.0.0.1.
-        requests: all that came through, in the order in which their answers ended.
+        requests: all that came through; each is noted before its asker can have all of its answer.
         faults: tried in their order; the first that matches and is not used up happens.
     """
 
@@ -160,8 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = self.state.take(self.command, self.path)
-        sent = 0
         if fault is not None and fault.status is not None:
+            self._note(0)
             self._answer(fault.status, {"Content-Type": "application/xml"}, _SLOW_DOWN)
         else:
             connection = http.client.HTTPConnection("127.0.0.1", self.upstream, timeout=60)
@@ -176,15 +176,16 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
             if fault is not None and fault.change is not None:
                 fault.change()
-            sent = self._answer(answer.status, headers, content, fault)
-        parts = urlsplit(self.path)
-        is_listing = of_listing(self.command, self.path)
-        key = unquote(parts.path).removeprefix("/")
-        self.state.note(Request(self.command, key, is_listing, self.headers.get("Range") or "", sent))
+            self._note(len(_passed_on(content, fault)))
+            self._answer(answer.status, headers, content, fault)
+
+    def _note(self, body_bytes: int) -> None:
+        key, is_listing = unquote(urlsplit(self.path).path).removeprefix("/"), of_listing(self.command, self.path)
+        self.state.note(Request(self.command, key, is_listing, self.headers.get("Range") or "", body_bytes))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815 - the base class looks for these names
 
-    def _answer(self, status: int, headers: dict[str, str], content: bytes, fault: Fault | None = None) -> int:
+    def _answer(self, status: int, headers: dict[str, str], content: bytes, fault: Fault | None = None) -> None:
         self.send_response_only(status)
         for name, value in headers.items():
             if name.lower() != "content-length":
@@ -192,17 +193,20 @@ class _Handler(BaseHTTPRequestHandler):
         length = headers.get("Content-Length") if self.command == "HEAD" else None
         self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
-        part = content if fault is None or fault.body_bytes is None else content[: fault.body_bytes]
+        part = _passed_on(content, fault)
         self.wfile.write(part)
         self.wfile.flush()
         if fault is not None:
             time.sleep(fault.stall_seconds)
             if len(part) < len(content) or fault.is_reset:
                 self._hang_up(is_reset=fault.is_reset)
-        return len(part)
 
     def _hang_up(self, *, is_reset: bool) -> None:
         self.close_connection = True
         if is_reset:  # with a linger of 0 s, closing sends RST instead of FIN
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+
+
+def _passed_on(content: bytes, fault: Fault | None) -> bytes:
+    return content if fault is None or fault.body_bytes is None else content[: fault.body_bytes]
