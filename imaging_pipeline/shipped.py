@@ -7,9 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.yaml_files import read_yaml
 
 
 def shipped_names(package: str, folder: str) -> list[str]:
@@ -28,17 +27,14 @@ def load_yaml(name_or_path: str | Path, *, kind: str, package: str, folder: str)
         folder: see there.
 
     Raises:
-        ConfigurationError: there is no such file, or it is no mapping in YAML.
+        ConfigurationError: there is no such file, or it is no mapping in YAML, or gives a key twice.
     """
     shipped = resources.files(package) / "data" / folder / f"{name_or_path}.yaml"
-    try:
-        text = shipped.read_text("utf-8") if shipped.is_file() else Path(name_or_path).read_text("utf-8")
-        content = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    file = shipped if shipped.is_file() else Path(name_or_path)
+    if not file.is_file():
         names = ", ".join(shipped_names(package, folder))
-        raise ConfigurationError(
-            f"{kind}: expected the name of a shipped {kind} ({names}) or a readable YAML file"
-        ) from error
+        raise ConfigurationError(f"{kind}: expected the name of a shipped {kind} ({names}) or the path of a YAML file")
+    content = read_yaml(file, f"the file of the {kind}")
     if not isinstance(content, Mapping):
         raise ConfigurationError(f"{kind}: expected a mapping of keys, found {type(content).__name__}")
     return content

@@ -8,15 +8,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import yaml
-
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.yaml_files import read_yaml
 
 MANIFEST_SUFFIXES = (".txt", ".csv", ".lst")
 """Files so named may be lists of objects."""
@@ -148,28 +146,8 @@ def one_time_source(location: str, name: str) -> SourceConfig:
     return SourceConfig(name, place, _kind_of(place), minimum_age_seconds=0.0, deletions=Deletions.IGNORE)
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice: YAML would keep the last one and drop the other without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:  # noqa: FBT001, FBT002
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if len(set(map(repr, keys))) < len(keys):
-            raise yaml.MarkedYAMLError(problem="a key is given twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _entries(path: Path) -> list[object]:
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
-    except OSError as error:
-        raise ConfigurationError(f"the sources file cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError("the sources file is no UTF-8 text; save it as such") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" near line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it cannot be understood"
-        raise ConfigurationError(f"the sources file is no YAML{where}: {problem}") from None
+    document = read_yaml(path, "the sources file")
     if not isinstance(document, dict) or set(document) != {"sources"} or not isinstance(document["sources"], list):
         raise ConfigurationError("the sources file must hold one key, 'sources', with a list of sources")
     return list(document["sources"])

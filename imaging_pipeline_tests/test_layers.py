@@ -14,10 +14,10 @@ import imaging_pipeline
 
 PACKAGE = Path(imaging_pipeline.__file__).parent
 ORDER = [
-    "__init__", "errors", "shipped", "sources", "settings", "sqlite", "workers", "objects", "dicom", "samples",
-    "conversion", "pacs", "lake", "catalog", "metadata", "deid", "tensors", "segmentation", "pneumonia", "delivery",
-    "describe", "web", "doctor", "defs", "definitions", "cli_access", "cli_dataset", "cli_deid", "cli_import",
-    "cli_pacs", "cli_predict", "cli_send", "cli_serve", "cli",
+    "__init__", "errors", "yaml_files", "shipped", "sources", "settings", "sqlite", "workers", "objects", "dicom",
+    "samples", "conversion", "pacs", "lake", "catalog", "metadata", "deid", "tensors", "segmentation", "pneumonia",
+    "delivery", "describe", "web", "doctor", "defs", "definitions", "cli_access", "cli_dataset", "cli_deid",
+    "cli_import", "cli_pacs", "cli_predict", "cli_send", "cli_serve", "cli",
 ]  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

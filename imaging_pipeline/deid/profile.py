@@ -16,8 +16,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from imaging_pipeline.deid import iod, private, profile_keys
 from imaging_pipeline.deid.codes import vocabulary
 from imaging_pipeline.deid.options import (
@@ -31,7 +29,7 @@ from imaging_pipeline.deid.options import (
 from imaging_pipeline.deid.pixels.policy import PixelPolicy
 from imaging_pipeline.deid.profile_keys import Override
 from imaging_pipeline.deid.table import load_table
-from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.yaml_files import read_yaml
 
 __all__ = ["MODIFIED_DATES", "OPTIONS", "SHIPPED", "Override", "Profile", "load_profile"]
 
@@ -176,10 +174,7 @@ def load_profile(profile: Path | str | None = None) -> Profile:
 
 def _document(profile: Path | str, seen: tuple[str, ...]) -> object:
     """The YAML document, with what it extends beneath it."""
-    try:
-        document = yaml.safe_load(_file(profile).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"the profile {profile} cannot be read as YAML: {error}") from error
+    document = read_yaml(_file(profile), f"the profile {profile}")
     if not isinstance(document, dict) or "extends" not in document:
         return document
     base = document.pop("extends")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import yaml
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import keyword_dict
 
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.lake.table import Column, Table
+from imaging_pipeline.yaml_files import read_yaml
 
 TYPES = ("VARCHAR", "DOUBLE", "FLOAT", "INTEGER", "BIGINT", "DATE", "TIME", "TIMESTAMP", "BOOLEAN", "CODE", "JSON")
 """Types a column may have; each but BOOLEAN and JSON also as a list (``VARCHAR[]``)."""
@@ -49,10 +49,7 @@ def load_site_columns(path: Path, tables: Mapping[str, Table]) -> list[tuple[str
     Raises:
         ConfigurationError: naming the entry and what is allowed there.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"the file of the site's columns cannot be read ({type(error).__name__})") from None
+    content = read_yaml(path, "the file of the site's columns")
     entries = content.get("columns") if isinstance(content, dict) and set(content) == {"columns"} else None
     if not isinstance(entries, list):
         raise ConfigurationError("the file of the site's columns must be 'columns:' and a list of entries")

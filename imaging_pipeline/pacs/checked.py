@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import yaml
-
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.yaml_files import read_yaml
 
 Code = TypeVar("Code", bound=StrEnum)
 
@@ -28,13 +27,7 @@ def read_mapping(path: Path) -> Mapping[object, object]:
     Raises:
         ConfigurationError: it cannot be read, or is no mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the PACS file cannot be read ({type(error).__name__})") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ConfigurationError(f"the PACS file is no YAML{f' near line {mark.line + 1}' if mark else ''}") from None
+    content = read_yaml(path, "the PACS file")
     if not isinstance(content, Mapping):
         raise ConfigurationError("the PACS file must hold a mapping: ae, peers, retrievals, deliveries")
     return content

@@ -17,6 +17,7 @@ import yaml
 from imaging_pipeline.deid.pixels.boxes import Box, box_of
 from imaging_pipeline.deid.pixels.masks import Device
 from imaging_pipeline.errors import ConfigurationError
+from imaging_pipeline.yaml_files import read_yaml
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _KEYS: Final = ("object", "device", "decision", "boxes", "by", "reason")
@@ -68,10 +69,7 @@ class Decisions:
         Raises:
             ConfigurationError: naming the entry and what is allowed.
         """
-        try:
-            document = yaml.safe_load(path.read_text("utf-8")) if path.exists() else None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigurationError("the file of decisions cannot be read as YAML; mend it or move it away") from error
+        document = read_yaml(path, "the file of decisions") if path.exists() else None
         entries = (document or {}).get("decisions") if isinstance(document, dict | None) else document
         if not isinstance(entries, list | None):
             raise ConfigurationError("the file of decisions: expected one key, decisions, with a list")

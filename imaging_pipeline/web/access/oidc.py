@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import jwt
-import yaml
 
 from imaging_pipeline.errors import ConfigurationError, TransientError
 from imaging_pipeline.pacs.checked import Checked
 from imaging_pipeline.web.access.roles import Principal, Role, Way
+from imaging_pipeline.yaml_files import read_yaml
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 """Signatures with a private key; a shared secret (HS256) or no signature is never accepted."""
@@ -81,10 +81,7 @@ def load_oidc(path: Path) -> OidcConfig:
     Raises:
         ConfigurationError: naming the key and what is allowed.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"the OIDC file cannot be read as YAML ({type(error).__name__})") from None
+    content = read_yaml(path, "the OIDC file")
     if not isinstance(content, Mapping):
         raise ConfigurationError(f"the OIDC file must hold a mapping of {', '.join(sorted(_KEYS))}")
     checked = Checked(content, "the OIDC file")
