@@ -35,6 +35,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from dicomweb_copies import copy_in_lake, copy_in_orthanc, without_copy
 from pydicom import dcmread, dcmwrite
 from pydicom.data import get_testdata_file
 
@@ -48,7 +49,7 @@ from imaging_pipeline.web.access.gate import open_access
 from imaging_pipeline.web.access.roles import Role
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-START_SECONDS = 60.0
+START_SECONDS = 900.0
 CLIENTS = (1, 8, 32)
 OBJECT_NUMBERS = 1_000_000
 """The first number of a small study's objects: all have as many digits."""
@@ -142,7 +143,7 @@ def write_corpus(folder: Path, slices: int, studies: int, objects: int) -> None:
 
 
 @contextmanager
-def ours(home: Path, corpus: Path) -> Iterator[Server]:
+def ours(home: Path, corpus: Path, options: argparse.Namespace) -> Iterator[Server]:
     """Our service of the clinical zone, its lake loaded with the corpus."""
     environment = {
         "IMAGING_PIPELINE_HOME": str(home),
@@ -158,6 +159,8 @@ def ours(home: Path, corpus: Path) -> Iterator[Server]:
             batch, part = f"2026-01-01.{number:05}", manifest[start : start + settings.batch_objects]
             load_bronze(lake, batch, part, workspace.reader(), run_id="bench", workers=2)
             load_silver(lake, batch, VersionPolicy.KEEP_LAST)
+        if options.copies:
+            copy_in_lake(lake, options.studies, options.copies)
     accounts = open_access(settings, "clinical").accounts
     accounts.add_user("bench", {Role.CLINICAL, Role.ANNOTATOR})
     token = accounts.create_token("bench").text
@@ -170,7 +173,7 @@ def ours(home: Path, corpus: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def orthanc(folder: Path, corpus: Path) -> Iterator[Server]:
+def orthanc(folder: Path, corpus: Path, options: argparse.Namespace) -> Iterator[Server]:
     """Orthanc with the corpus, as it is configured for many readers: kept connections, full metadata."""
     folder.mkdir()
     port = free_port()
@@ -194,6 +197,8 @@ def orthanc(folder: Path, corpus: Path) -> Iterator[Server]:
             urllib.request.urlopen(request, timeout=600).close()
         process.terminate()  # it writes its index
         process.wait(timeout=60)
+    if options.copies:
+        copy_in_orthanc(folder / "index", options.studies, options.copies)
     path.write_text(json.dumps(configuration), "utf-8")
     with running(command, folder / "orthanc.log", dict(os.environ)) as process:
         wait_for(port, process)
@@ -278,7 +283,7 @@ def frames(server: Server, folder: Path, clients: int, slices: int, requests: in
     return fetch(server, paths, clients, accept, folder)
 
 
-def searches(server: Server, folder: Path, studies: int) -> Cost:
+def questions(studies: int) -> list[str]:
     """QIDO: by accession number, by part of a name with a span of dates, by patient; the first 50 of all."""
     chance = random.Random(7)
     paths = []
@@ -290,7 +295,35 @@ def searches(server: Server, folder: Path, studies: int) -> Cost:
             f"/studies?PatientID=P{study % 997:05}&includefield=StudyDescription",
             "/studies?limit=50",
         ]
-    return fetch(server, paths, 1, "application/dicom+json", folder)
+    return paths
+
+
+def searches(server: Server, folder: Path, studies: int) -> Cost:
+    """All questions, one after the other."""
+    return fetch(server, questions(studies), 1, "application/dicom+json", folder)
+
+
+def check_answers(servers: Sequence[Server], studies: int) -> int:
+    """Whether both answer the same; how many studies they find.
+
+    Raises:
+        SystemExit: they do not.
+    """
+    count = 0
+    for path in questions(studies):
+        first, second = (found_studies(server, path) for server in servers)
+        if first != second if "limit=" not in path else len(first) != len(second):
+            raise SystemExit(f"{path}: {first[:3]} of {len(first)}, and {second[:3]} of {len(second)}")
+        count += len(first)
+    return count
+
+
+def found_studies(server: Server, path: str) -> list[str]:
+    """The studies that answer a question, each copy as what it is a copy of: Orthanc reads the UID in its file."""
+    headers = {"Accept": "application/dicom+json"}
+    headers |= {"Authorization": f"Bearer {server.token}"} if server.token else {}
+    with urllib.request.urlopen(urllib.request.Request(server.root + path, headers=headers), timeout=600) as answer:
+        return sorted(without_copy(study["0020000D"]["Value"][0]) for study in json.loads(answer.read() or b"[]"))
 
 
 def stow(server: Server, folder: Path, objects: int, round_number: int) -> Cost:
@@ -315,6 +348,9 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=300, help="of the CT series (default: 300)")
     parser.add_argument("--studies", type=int, default=2_000, help="small studies to search (default: 2000)")
     parser.add_argument("--objects", type=int, default=1, help="of each small study (default: 1)")
+    parser.add_argument(
+        "--copies", type=int, default=0, help="of each small study, in the index alone; 49 make a million (default: 0)"
+    )
     parser.add_argument("--requests", type=int, default=400, help="frames of one round (default: 400)")
     parser.add_argument("--stow", type=int, default=40, help="objects of one STOW, 0.5 MB each (default: 40)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
@@ -325,8 +361,8 @@ def main() -> None:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-dicomweb-")))
         write_corpus(folder / "corpus", options.slices, options.studies, options.objects)
         servers = [
-            held.enter_context(ours(folder / "home", folder / "corpus")),
-            held.enter_context(orthanc(folder / "orthanc", folder / "corpus")),
+            held.enter_context(ours(folder / "home", folder / "corpus", options)),
+            held.enter_context(orthanc(folder / "orthanc", folder / "corpus", options)),
         ]
         figures = measure(servers, folder, options)
     print(json.dumps(figures))
@@ -335,7 +371,7 @@ def main() -> None:
 def measure(servers: Sequence[Server], folder: Path, options: argparse.Namespace) -> Figures:
     """Figures of both servers: medians of the rounds, in which they answer in turn."""
     parts: dict[str, Callable[[Server, int], Cost]] = {
-        "qido": lambda server, _round: searches(server, folder, options.studies),
+        "qido": lambda server, _round: searches(server, folder, studies),
         "metadata": lambda server, _round: metadata(server, folder),
         **{
             f"frame_{clients}_clients": lambda server, _round, clients=clients: frames(
@@ -345,8 +381,10 @@ def measure(servers: Sequence[Server], folder: Path, options: argparse.Namespace
         },
         "stow": lambda server, number: stow(server, folder, options.stow, number),
     }
-    instances = options.slices + options.studies * options.objects
-    figures: Figures = {"slices": options.slices, "studies": options.studies, "instances": instances}
+    studies = options.studies * (1 + options.copies)
+    instances = options.slices + studies * options.objects
+    figures: Figures = {"slices": options.slices, "studies": studies, "instances": instances}
+    figures["studies_found"] = check_answers(servers, studies)
     for name, part in parts.items():
         costs: dict[str, list[Cost]] = {server.name: [] for server in servers}
         for number in range(-1, options.rounds):  # the first round warms both up

@@ -47,7 +47,7 @@ def test_the_digest_follows_what_decides(tmp_path: Path) -> None:
         ("  - ICCProfile", "  - EncapsulatedDocument", "keep_binary: found 'EncapsulatedDocument'"),
         ("Laterality: [L, R]", "Laterality: [L, SMITH]", "essential.Laterality: found 'SMITH'"),
         ("type2: [Pos", "type2: yes # [Pos", "type2: found True; allowed: a list"),
-        ("profile: basic", "profile: [", "is no YAML near line 1"),
+        ("profile: basic", "profile: [", "is no YAML near line"),
     ],
 )
 def test_a_wrong_profile_names_key_finding_and_choice(tmp_path: Path, old: str, new: str, message: str) -> None:
