@@ -11,6 +11,7 @@ import pytest
 
 from imaging_pipeline.errors import ConfigurationError
 from imaging_pipeline.pneumonia.config import Balance, TrainingConfig, load_training
+from imaging_pipeline.tensors.definition import load_definition
 
 
 def test_settings_survive_json() -> None:
@@ -69,3 +70,10 @@ def test_a_file_of_settings_is_loaded_and_one_that_is_none_is_refused(tmp_path: 
             load_training(path)
     with pytest.raises(ConfigurationError, match="resnet18-128"):
         load_training("resnet18-129")
+
+
+def test_the_example_of_two_sources_can_be_used() -> None:
+    folder = Path(__file__).parents[2] / "examples" / "pneumonia_two_sources"
+    definition, training = load_definition(folder / "dataset.yaml"), load_training(folder / "training.yaml")
+    assert definition.label_sources == ("CSV:kermany", "CSV:nih")
+    assert (training.architecture, training.equal_sources) == ("timm/tf_efficientnet_lite0", "collection")
