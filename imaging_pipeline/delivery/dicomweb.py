@@ -19,7 +19,7 @@ from imaging_pipeline.delivery.sending import Outgoing, PeerFailedError
 from imaging_pipeline.dicom.transcoding import transcoded
 from imaging_pipeline.errors import ConfigurationError, PoisonInput
 from imaging_pipeline.pacs.config import Peer, PeerKind
-from imaging_pipeline.settings import secret_of
+from imaging_pipeline.pacs.http import open_client
 
 _BLOCK: Final = 1 << 20
 _BOUNDARY: Final = "imaging-pipeline-5d41f2c9a8b34e60"
@@ -47,18 +47,8 @@ class StowSender(AbstractContextManager["StowSender"]):
         if peer.kind is not PeerKind.DICOMWEB:
             raise ConfigurationError(f"peer {peer.name!r}: objects are sent to peers of kind dimse or dicomweb")
         self._peer = peer
-        headers = {"Accept": _DICOM_JSON}
-        if peer.token_variable:
-            headers["Authorization"] = f"Bearer {secret_of(peer.token_variable)}"
-        user, _, password = secret_of(peer.user_variable).partition(":") if peer.user_variable else ("", "", "")
-        self._client = httpx.Client(
-            base_url=peer.url,
-            headers=headers,
-            auth=(user, password) if user else None,
-            timeout=peer.timeout_seconds,
-            transport=transport,
-            trust_env=False,
-        )
+        self._client = open_client(peer, transport)
+        self._client.headers["Accept"] = _DICOM_JSON
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

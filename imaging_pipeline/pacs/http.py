@@ -10,20 +10,18 @@ from typing import Any
 import httpx
 
 from imaging_pipeline.errors import ConfigurationError, TransientError
-from imaging_pipeline.pacs.association import client_context
-from imaging_pipeline.pacs.config import OwnAe, Peer
+from imaging_pipeline.pacs.config import Peer
 from imaging_pipeline.settings import secret_of
 
 BLOCK = 1 << 18
 
 
-@contextmanager
-def open_client(ae: OwnAe, peer: Peer) -> Iterator[httpx.Client]:
-    """A client whose paths begin at the peer's URL.
+def open_client(peer: Peer, transport: httpx.BaseTransport | None = None) -> httpx.Client:
+    """A client whose paths begin at the peer's URL; a proxy and own authorities are taken from the environment.
 
     Args:
-        ae: whose certificates are used where the peer has ``tls``.
         peer: a DICOMweb service or Orthanc.
+        transport: for tests; None: the network.
 
     Raises:
         ConfigurationError: the peer has no URL, or its secret is not in the environment.
@@ -33,14 +31,13 @@ def open_client(ae: OwnAe, peer: Peer) -> Iterator[httpx.Client]:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, which hold UIDs
     headers = {"Authorization": f"Bearer {secret_of(peer.token_variable)}"} if peer.token_variable else {}
     user, _, password = secret_of(peer.user_variable).partition(":") if peer.user_variable else ("", "", "")
-    with httpx.Client(
+    return httpx.Client(
         base_url=peer.url,
         headers=headers,
-        auth=httpx.BasicAuth(user, password) if user else None,
-        verify=client_context(ae, peer) if peer.tls else True,
+        auth=(user, password) if user else None,
         timeout=peer.timeout_seconds,
-    ) as client:
-        yield client
+        transport=transport,
+    )
 
 
 @contextmanager

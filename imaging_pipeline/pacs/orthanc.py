@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from imaging_pipeline.errors import PoisonInput, TransientError
-from imaging_pipeline.pacs.config import OwnAe, Peer
+from imaging_pipeline.pacs.config import Peer
 from imaging_pipeline.pacs.http import BLOCK, Unanswered, answer, open_client
 from imaging_pipeline.pacs.landing import Landing
 
@@ -43,7 +43,6 @@ class Followed:
 
 
 def follow(
-    ae: OwnAe,
     peer: Peer,
     landing: Landing,
     cursor: int | None,
@@ -56,7 +55,6 @@ def follow(
     that never landed are fetched; the log is read from where it stood before that, so that nothing is missed between.
 
     Args:
-        ae: whose certificates are used where the peer has ``tls``.
         peer: Orthanc's REST API.
         landing: where files land.
         cursor: the last that was saved, or None.
@@ -68,7 +66,7 @@ def follow(
         TransientError: it does not answer, or there is no room; the next look goes on from the saved cursor.
     """
     followed = Followed()
-    with open_client(ae, peer) as client:
+    with open_client(peer) as client:
         orthanc = _Orthanc(client, peer, landing, followed)
         if cursor is None or orthanc.has_lost(cursor):
             last = orthanc.last_change()

@@ -18,5 +18,5 @@ def reach(ae: OwnAe, peer: Peer) -> None:
         echo(ae, peer)
         return
     path, params = ("/system", {}) if peer.kind is PeerKind.ORTHANC else ("/studies", {"limit": 1})
-    with open_client(ae, peer) as client, answer(client, peer, path, accept="application/json", **params):
+    with open_client(peer) as client, answer(client, peer, path, accept="application/json", **params):
         pass

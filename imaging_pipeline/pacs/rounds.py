@@ -33,7 +33,6 @@ def run_retrieval(retrieval: Retrieval, config: PacsConfig, settings: Settings, 
     with open_studies(settings) as ledger, _alone(retrieval, settings):
         if peer.kind is PeerKind.ORTHANC:
             return follow(
-                config.ae,
                 peer,
                 landing,
                 ledger.progress(retrieval.name).cursor,
@@ -57,7 +56,7 @@ def server_of(retrieval: Retrieval, config: PacsConfig, settings: Settings) -> S
     peer = config.peer(retrieval.peer)
     landing = landing_of(str(peer.source), settings, config.ae.free_bytes)
     if peer.kind is PeerKind.DICOMWEB:
-        return WebStudies(config.ae, peer, landing)
+        return WebStudies(peer, landing)
     return Pacs(config.ae, peer, retrieval.method, landing, settings.home / "identified" / "incoming")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from imaging_pipeline.errors import TransientError
-from imaging_pipeline.pacs.config import OwnAe, Peer
+from imaging_pipeline.pacs.config import Peer
 from imaging_pipeline.pacs.http import BLOCK, answer, open_client
 from imaging_pipeline.pacs.landing import Landing
 from imaging_pipeline.pacs.parts import PartFiles
@@ -36,18 +36,17 @@ class WebStudies:
     """A DICOMweb service as a server of studies.
 
     Args:
-        ae: whose certificates are used where the peer has ``tls``.
         peer: the service.
         landing: where objects land.
     """
 
-    def __init__(self, ae: OwnAe, peer: Peer, landing: Landing) -> None:
-        self._ae, self._peer, self._landing = ae, peer, landing
+    def __init__(self, peer: Peer, landing: Landing) -> None:
+        self._peer, self._landing = peer, landing
 
     def find(self, questions: Iterable[Mapping[str, str]]) -> Iterator[Offered]:
         """See :class:`~imaging_pipeline.pacs.server.StudyServer`."""
         included = {"includefield": ",".join((*_TAGS.values(), _MODALITIES, _INSTANCES))}
-        with open_client(self._ae, self._peer) as client:
+        with open_client(self._peer) as client:
             for matching in questions:
                 wanted = {_TAGS[key]: value for key, value in matching.items()}
                 for study in self._search(client, "/studies", _STUDY_INSTANCE_UID, wanted | included):
@@ -58,7 +57,7 @@ class WebStudies:
         """See :class:`~imaging_pipeline.pacs.server.StudyServer`."""
         self._landing.refuse_when_full()
         with (
-            open_client(self._ae, self._peer) as client,
+            open_client(self._peer) as client,
             answer(client, self._peer, f"/studies/{study_uid}", accept=AS_STORED) as response,
             PartFiles(response.headers.get("Content-Type", ""), self._landing) as parts,
         ):

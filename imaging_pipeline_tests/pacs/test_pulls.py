@@ -182,10 +182,10 @@ def test_a_token_comes_from_the_environment_and_a_missing_one_is_said(
 ) -> None:
     peer = replace(config.peer("web"), token_variable="A_TOKEN_OF_A_TEST")
     monkeypatch.delenv("A_TOKEN_OF_A_TEST", raising=False)
-    with pytest.raises(ConfigurationError, match="A_TOKEN_OF_A_TEST is not set"), open_client(config.ae, peer):
+    with pytest.raises(ConfigurationError, match="A_TOKEN_OF_A_TEST is not set"), open_client(peer):
         pass
     monkeypatch.setenv("A_TOKEN_OF_A_TEST", "opensesame")
-    with open_client(config.ae, peer) as client:
+    with open_client(peer) as client:
         assert client.headers["Authorization"] == "Bearer opensesame"
 
 

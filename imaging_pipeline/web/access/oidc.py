@@ -181,7 +181,7 @@ class OpenIdProvider:
         address = self.address("token_endpoint")
         proof = (form["client_id"], secret) if secret else None
         try:
-            with httpx.Client(timeout=_TIMEOUT_SECONDS, trust_env=False, auth=proof) as client:
+            with httpx.Client(timeout=_TIMEOUT_SECONDS, auth=proof) as client:
                 answer = client.post(address, data=dict(form), follow_redirects=False)
                 found = answer.json() if answer.status_code == httpx.codes.OK else {}
         except (httpx.HTTPError, ValueError) as error:
@@ -223,7 +223,7 @@ class OpenIdProvider:
     def _fetch(self) -> tuple[Mapping[str, Any], dict[str | None, jwt.PyJWK]]:
         """What the issuer says of itself, and its signing keys (OpenID Connect Discovery 1.0, section 4; RFC 7517)."""
         try:
-            with httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=False) as client:
+            with httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False) as client:
                 place = f"{self._config.issuer.rstrip('/')}/.well-known/openid-configuration"
                 discovery = client.get(place).raise_for_status().json()
                 if discovery.get("issuer") != self._config.issuer:
