@@ -49,6 +49,19 @@ class Schedule(enum.StrEnum):
     CONSTANT = "constant"
 
 
+class GreyScaling(enum.StrEnum):
+    """How grey values are brought to what networks expect.
+
+    Attributes:
+        FIXED: the same for all films; how bright and how flat a film is stays visible to the network.
+        FILM: each film's own mean and standard deviation become 0 and 1; what a source exposes or windows otherwise
+            is no sign then.
+    """
+
+    FIXED = "fixed"
+    FILM = "film"
+
+
 class OperatingPoint(enum.StrEnum):
     """How the threshold is chosen on the validation set.
 
@@ -124,6 +137,7 @@ class TrainingConfig:
             ``timm/NAME`` for a convolutional one of timm, such as ``timm/tf_efficientnet_lite0``.
         channels: of the network's first layer; with 3, as pretrained networks have it, a grey image is repeated.
         image_size: side in pixels to which the network resizes its input.
+        grey_scaling: how grey values are brought to what the network expects.
         epochs: most passes over the training set.
         batch_size: images per optimiser step, over all processes.
         learning_rate: peak of the schedule.
@@ -159,6 +173,7 @@ class TrainingConfig:
     architecture: str = "resnet18"
     channels: int = 1
     image_size: int = 128
+    grey_scaling: GreyScaling = GreyScaling.FIXED
     epochs: int = 12
     batch_size: int = 16
     learning_rate: float = 1e-3
@@ -240,6 +255,7 @@ def load_training(name_or_path: str | Path) -> TrainingConfig:
 
 
 _CODES: Mapping[str, type[enum.StrEnum]] = {
+    "grey_scaling": GreyScaling,
     "schedule": Schedule,
     "balance": Balance,
     "operating_point": OperatingPoint,

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.pneumonia.config import Device, TrainingConfig
+from imaging_pipeline.pneumonia.config import Device, GreyScaling, TrainingConfig
 from imaging_pipeline.pneumonia.plausibility import Plausibility
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ SCORING_BATCH = 64
 
 GREY_MEAN = 0.5
 GREY_DEVIATION = 0.25
-"""Input scaling: windowed radiographs fill 0-1, with about this mean and standard deviation."""
+"""Fixed input scaling: windowed radiographs fill 0-1, with about this mean and standard deviation."""
+
+_LEAST_DEVIATION = 1e-3
+"""What is added to the deviation of a film, which may be of one grey."""
 
 RGB = 3
 
@@ -61,6 +64,7 @@ class PneumoniaNetwork(nn.Module):
         backbone: from images (N, channels, image_size, image_size) to logits (N, 1).
         image_size: side in pixels to which images are resized.
         channels: 1, or 3: the grey image is repeated.
+        grey_scaling: of the input.
         last_layer: name of the backbone's last layer, which is linear; what goes into it is the embedding.
         temperature: by which logits are divided; 1 until it is fitted (Guo et al. 2017).
         plausibility: tells what is no film like those it was trained on; None until it is fitted.
@@ -69,11 +73,12 @@ class PneumoniaNetwork(nn.Module):
     temperature: Tensor
     plausibility: Plausibility | None
 
-    def __init__(self, backbone: nn.Module, image_size: int, channels: int, last_layer: str) -> None:
+    def __init__(self, backbone: nn.Module, config: TrainingConfig, last_layer: str) -> None:
         super().__init__()
         self.backbone = backbone
-        self.image_size = image_size
-        self.channels = channels
+        self.image_size = config.image_size
+        self.channels = config.channels
+        self.grey_scaling = config.grey_scaling
         self.last_layer = last_layer
         self.register_buffer("temperature", torch.ones(()))
         self.register_module("plausibility", None)
@@ -85,7 +90,12 @@ class PneumoniaNetwork(nn.Module):
 
     def scaled(self, resized: Tensor) -> Tensor:
         """What the backbone is given (N, channels, S, S) for images (N, 1, S, S) of its size."""
-        return ((resized - GREY_MEAN) / GREY_DEVIATION).expand(-1, self.channels, -1, -1)
+        mean: Tensor | float = GREY_MEAN
+        deviation: Tensor | float = GREY_DEVIATION
+        if self.grey_scaling is GreyScaling.FILM:
+            mean = resized.mean(dim=(1, 2, 3), keepdim=True)
+            deviation = resized.std(dim=(1, 2, 3), keepdim=True) + _LEAST_DEVIATION
+        return ((resized - mean) / deviation).expand(-1, self.channels, -1, -1)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N,) and embeddings (N, width), float32, of one forward pass."""
@@ -210,7 +220,7 @@ def build_network(config: TrainingConfig) -> PneumoniaNetwork:
     if config.weights_path is not None:
         weights = _fitted(_read_weights(Path(config.weights_path)), config, backbone, f"{first_name}.weight")
         _load_pretrained(backbone, weights, last_name)
-    network = PneumoniaNetwork(backbone, config.image_size, config.channels, last_name)
+    network = PneumoniaNetwork(backbone, config, last_name)
     return network.to(memory_format=torch.channels_last)
 
 

@@ -35,12 +35,12 @@ def test_the_map_is_hot_where_the_finding_is() -> None:
         linear.weight.copy_(torch.tensor([[1.0, -1.0]]))
     parts = nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
     images = torch.from_numpy(BrightSpots(24, seed=9).images)
-    maps = heat_maps(PneumoniaNetwork(parts, 32, 1, "4"), images)
+    maps = heat_maps(PneumoniaNetwork(parts, TrainingConfig(image_size=32), "4"), images)
     bright = (images[:, 0] > 0.5).numpy()
     inside = mass_inside(maps, bright)[:12]
     assert bright[:12].mean() < 0.3
     assert inside == pytest.approx(1)
-    nothing = heat_maps(PneumoniaNetwork(parts, 32, 1, "4"), torch.zeros(1, 1, 32, 32))
+    nothing = heat_maps(PneumoniaNetwork(parts, TrainingConfig(image_size=32), "4"), torch.zeros(1, 1, 32, 32))
     assert not nothing.any()
 
 

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 from imaging_pipeline.errors import ConfigurationError
-from imaging_pipeline.pneumonia.config import TrainingConfig
+from imaging_pipeline.pneumonia.config import GreyScaling, TrainingConfig
 from imaging_pipeline.pneumonia.network import build_network, resize, score, score_and_embed
 
 TIMM = "timm/tf_efficientnet_lite0"
@@ -79,6 +79,16 @@ def test_missing_weights_are_a_configuration_error(tmp_path: Path) -> None:
 def test_an_image_of_the_right_size_is_not_changed_by_resizing() -> None:
     images = torch.rand(2, 1, 48, 48)
     assert torch.equal(resize(images, 48), images)
+
+
+def test_a_film_may_be_scaled_by_its_own_grey_values() -> None:
+    films = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    otherwise_exposed = 0.3 * films + 0.5
+    for scaling, is_blind in ((GreyScaling.FILM, True), (GreyScaling.FIXED, False)):
+        network = build_network(TrainingConfig(image_size=32, grey_scaling=scaling)).eval()
+        with torch.inference_mode():
+            assert torch.allclose(network(films), network(otherwise_exposed), atol=1e-2) is is_blind
+            assert network(torch.full((1, 1, 32, 32), 0.7)).isfinite().all()
 
 
 def test_no_images_have_no_scores_and_no_embeddings() -> None:

@@ -83,7 +83,7 @@ class Centre(nn.Module):
 
 
 def test_a_score_that_hangs_on_the_position_of_the_film_is_less_certain() -> None:
-    network = PneumoniaNetwork(Centre(), SIZE, 1, "last")
+    network = PneumoniaNetwork(Centre(), TrainingConfig(image_size=SIZE), "last")
     images = torch.zeros(2, 1, SIZE, SIZE)
     images[0, :, 4:28, 4:28] = 1  # moved a little, it still fills the centre
     images[1, :, :, 16:] = 1  # its edge goes through the centre
