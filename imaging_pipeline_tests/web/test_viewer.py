@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page
 
+from imaging_pipeline.pneumonia.annotation_labels import import_annotations
 from imaging_pipeline.web.addresses import viewer_path
 from imaging_pipeline.web.viewer_files import install_viewer_files
 from imaging_pipeline.web.zone import ZoneName
@@ -100,8 +101,26 @@ def test_a_measurement_on_a_released_image_becomes_rows_and_is_seen_again(clinic
     assert 10 < float(str(lengths[0][0])) < 300  # mm; the image is 256 mm wide
 
 
-def measure(page: Page) -> None:
-    """Draw a line over the image and begin to save it."""
+def test_a_finding_that_is_named_in_the_viewer_is_a_label(clinic: Clinic) -> None:
+    with running(clinic, ZoneName.RESEARCH) as service, browsing(service) as seen:
+        page = seen.page
+        show(page, service, studies(page, service)[0][STUDY_UID]["Value"][0])
+        measure(page, "Pneumonia")
+        with page.expect_response(lambda answer: answer.request.method == "POST") as stored:
+            page.get_by_role("button", name="Save").click()
+        assert stored.value.status == 202
+        assert not seen.errors
+    with clinic.workspace.research() as lake:
+        import_annotations(lake)
+        found = lake.rows(
+            """SELECT task, label_numeric, subject_level
+            FROM gold.label JOIN deid.dicom_instance ON instance_key = subject_key"""
+        )
+    assert found == [("pneumonia", 1.0, "INSTANCE")]
+
+
+def measure(page: Page, finding: str = "") -> None:
+    """Draw a line over the image, name it if wanted, and begin to save it."""
     page.locator('[data-cy="MeasurementTools-split-button-primary"]').click()
     box = page.locator(".viewport-element").first.bounding_box()
     assert box is not None
@@ -113,4 +132,10 @@ def measure(page: Page) -> None:
     page.mouse.up()
     page.get_by_role("button", name="Yes", exact=True).click()
     page.locator('[data-cy="trackedMeasurements-btn"]').click()
+    if finding:
+        page.locator('[data-cy="actionsMenuTrigger"]').first.click()
+        page.get_by_role("menuitem", name="Rename").click()
+        page.get_by_placeholder("Type label").fill(finding)
+        page.keyboard.press("Enter")
+        page.locator('[data-cy="data-row-title"]', has_text=finding).wait_for()
     page.get_by_role("button", name="Create SR").click()
