@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import itertools
 import json
 import os
 import random
@@ -35,9 +34,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from dicomweb_copies import copy_in_lake, copy_in_orthanc, without_copy
-from pydicom import dcmread, dcmwrite
-from pydicom.data import get_testdata_file
+from dicomweb_corpus import EDGE, SERIES, STUDY, copy_in_lake, copy_in_orthanc, ct_slice, without_copy, write_corpus
 
 from imaging_pipeline.catalog.bronze import load_bronze
 from imaging_pipeline.defs.workspace import Workspace
@@ -51,10 +48,6 @@ from imaging_pipeline.web.access.roles import Role
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_SECONDS = 900.0
 CLIENTS = (1, 8, 32)
-OBJECT_NUMBERS = 1_000_000
-"""The first number of a small study's objects: all have as many digits."""
-EDGE = 512
-STUDY, SERIES = "2.25.1000", "2.25.1001"
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 Figures = dict[str, float]
@@ -88,55 +81,6 @@ class Cost:
 
     wall: float
     cpu: float
-
-
-# The corpus
-
-
-def ct_slice(number: int, chance: np.random.Generator) -> bytes:
-    """One slice of the series: the header of a real CT image, and 512 x 512 pixels."""
-    ds = dcmread(str(get_testdata_file("CT_small.dcm")))
-    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.PatientID = STUDY, SERIES, "BENCH"
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{SERIES}.{number + 1}"
-    ds.InstanceNumber, ds.SliceLocation = number + 1, 2.5 * number
-    ds.ImagePositionPatient = [-100, -100, 2.5 * number]
-    ds.Rows = ds.Columns = EDGE
-    ds.PixelData = chance.integers(0, 2000, (EDGE, EDGE), "u2").tobytes()
-    return saved(ds)
-
-
-def small_study(study: int, objects: int, prefix: str = "2.25.2000") -> Iterator[bytes]:
-    """The objects of a study of one series: MR images of 16 x 16 pixels that differ in their UID."""
-    ds = dcmread(str(get_testdata_file("MR_small.dcm")))
-    first = f"{prefix}.{study}.1.{OBJECT_NUMBERS}"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = f"{prefix}.{study}", f"{prefix}.{study}.1"
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = first
-    ds.Rows = ds.Columns = 16
-    ds.PixelData = bytes(512)
-    ds.PatientID, ds.PatientName = f"P{study % 997:05}", f"Name{study % 331:04}^Given"
-    ds.StudyDate = f"20{study % 24:02}{study % 12 + 1:02}{study % 28 + 1:02}"
-    ds.AccessionNumber = f"A{study:07}"
-    data = saved(ds)
-    for number in range(objects):
-        yield data.replace(first.encode(), f"{prefix}.{study}.1.{OBJECT_NUMBERS + number}".encode())
-
-
-def saved(ds: object) -> bytes:
-    """A data set as a file."""
-    target = BytesIO()
-    dcmwrite(target, ds, enforce_file_format=True)  # type: ignore[arg-type]
-    return target.getvalue()
-
-
-def write_corpus(folder: Path, slices: int, studies: int, objects: int) -> None:
-    """The series and the small studies as files, a thousand to a folder."""
-    chance = np.random.default_rng(1)
-    found = (ct_slice(number, chance) for number in range(slices))
-    small = (data for study in range(studies) for data in small_study(study, objects))
-    for number, data in enumerate(itertools.chain(found, small)):
-        place = folder / f"{number // 1000:05}"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number:07}.dcm").write_bytes(data)
 
 
 # The servers
