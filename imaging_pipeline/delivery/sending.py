@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -165,12 +166,16 @@ def _settle(log: DeliveryLog, peer: str, sender: Sender, clock: Callable[[], dat
     """Learn what became of what was under way when the last pass died or broke off.
 
     Where the peer does not say what it has, it is sent again: storing an object a second time under its UID changes
-    nothing there, and losing it would.
+    nothing there, and losing it would. So is what the log has under its UID with other bytes: a peer is asked for UIDs,
+    and may mean those bytes.
     """
-    open_entries = [entry for entry in log.entries(peer) if entry.state is State.UNDER_WAY]
+    entries = log.entries(peer)
+    open_entries = [entry for entry in entries if entry.state is State.UNDER_WAY]
     if not open_entries:
         return 0
-    held = sender.held(open_entries) or {}
+    contents = Counter(entry.sop_uid for entry in entries)
+    asked = [entry for entry in open_entries if contents[entry.sop_uid] == 1]
+    held = (sender.held(asked) if asked else None) or {}
     arrived = [entry.delivery_key for entry in open_entries if held.get(entry.delivery_key)]
     log.answer(peer, {key: Answer(State.ACCEPTED, FOUND) for key in arrived}, clock())
     broken = [

@@ -45,6 +45,12 @@ class Sending:
             items.append(item_of(path))
         return items
 
+    def changed(self, item: Item, description: str) -> Item:
+        """Another content under the UID of a film."""
+        path = self.folder / f"{item.sop_uid.rpartition('.')[2]}-{description}.dcm"
+        path.write_bytes(encode(chest_film(SOPInstanceUID=item.sop_uid, StudyDescription=description)))
+        return item_of(path)
+
     def send(self, items: list[Item], peer: Peer, delivery: Delivery = DELIVERY) -> Passed:
         return send_due(
             delivery,
@@ -106,8 +112,7 @@ def test_a_new_content_under_the_same_uid_is_sent_again(here: Sending) -> None:
     (item,) = here.films(1)
     with archive() as peer:
         here.send([item], peer.peer)
-        (here.folder / "0.dcm").write_bytes(encode(chest_film(SOPInstanceUID=item.sop_uid, StudyDescription="AGAIN")))
-        again = here.send([item_of(here.folder / "0.dcm")], peer.peer)
+        again = here.send([here.changed(item, "AGAIN")], peer.peer)
     assert again.accepted == 1
     assert peer.uids == [item.sop_uid] * 2
 
@@ -189,6 +194,20 @@ def test_what_was_lost_when_the_connection_broke_is_sent_again(here: Sending) ->
         here.send(items, peer.peer)
     assert sorted(peer.uids) == sorted(item.sop_uid for item in items)
     assert {state for state, _ in here.states().values()} == {State.ACCEPTED}
+
+
+def test_a_new_content_that_was_lost_is_not_taken_for_the_old_one_the_peer_has(here: Sending) -> None:
+    (item,) = here.films(1)
+    with archive() as peer:
+        here.send([item], peer.peer)
+        peer.loses_at = 1
+        new = here.changed(item, "AGAIN")
+        assert here.send([new], peer.peer).failure
+        for _ in range(2):
+            here.now += timedelta(minutes=1)
+            passed = here.send([new], peer.peer)
+    assert (passed.accepted, passed.waiting) == (1, 0)
+    assert b"AGAIN" in peer.last
 
 
 def test_a_peer_that_does_not_say_what_it_has_is_sent_the_open_objects_again(here: Sending) -> None:
