@@ -330,7 +330,8 @@ def _retrieval(entry: Checked, folder: Path) -> Retrieval:
 
 def _new_studies(entry: Checked) -> NewStudies:
     entry.refuse_unknown(set(NewStudies.__dataclass_fields__))
-    return NewStudies(entry.day("since"), entry.whole("overlap_days", 3, 1, 3_650), entry.texts("modalities"))
+    modalities = tuple(text.upper() for text in entry.texts("modalities"))
+    return NewStudies(entry.day("since"), entry.whole("overlap_days", 3, 1, 3_650), modalities)
 
 
 def _check_retrieval(retrieval: Retrieval, peer: Peer) -> None:

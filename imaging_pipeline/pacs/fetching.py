@@ -95,7 +95,8 @@ def fetch_round(retrieval: Retrieval, server: StudyServer, ledger: StudyLedger, 
                 raise TransientError(f"{done}; {failures} studies in a row failed, the last because {error}") from error
             continue
         failures = 0
-        ledger.finish(retrieval.name, study_uid, fetched.received)
+        if not fetched.failed:  # the numbers may agree by chance: a server need not count what it cannot send
+            ledger.finish(retrieval.name, study_uid, fetched.received)
         done.instances += fetched.received
         done.fetched += not fetched.failed
         done.incomplete += bool(fetched.failed)
@@ -133,12 +134,13 @@ def _look_for_cohort(retrieval: Retrieval, server: StudyServer, ledger: StudyLed
     name = f"{retrieval.name}/{hashlib.sha256(repr(cohort).encode()).hexdigest()[:16]}"  # another list is another look
     if not _is_older(ledger.progress(name).looked_fully_at, COHORT_LOOK_SECONDS, now):
         return 0
-    offered = 0
+    offered = set()
     for study in server.find({keyword: value} for keyword, values in cohort.items() for value in values):
         ledger.offer(retrieval.name, study)
-        offered += 1
+        offered.add(study.study_uid)
+    ledger.keep_offered(retrieval.name, name, offered)
     ledger.set_looked(name, now.date(), now.timestamp())
-    return offered
+    return len(offered)
 
 
 def _wait(retrieval: Retrieval, ledger: StudyLedger, clock: Clock) -> str:

@@ -29,16 +29,19 @@ class Followed:
         new: instances that landed.
         known: instances that had landed before.
         refused: files that are no DICOM object with its UIDs.
+        gone: instances that were deleted there before they could be fetched.
         is_complete: nothing is left; otherwise it was told to stop.
     """
 
     new: int = 0
     known: int = 0
     refused: int = 0
+    gone: int = 0
     is_complete: bool = False
 
     def __str__(self) -> str:
         said = f"{self.new} instances are new, {self.known} were here, {self.refused} are no DICOM objects"
+        said += f", {self.gone} were deleted there" if self.gone else ""
         return said if self.is_complete else f"{said}; the rest waits for the next round"
 
 
@@ -69,11 +72,13 @@ def follow(
     with open_client(peer) as client:
         orthanc = _Orthanc(client, peer, landing, followed)
         if cursor is None or orthanc.has_lost(cursor):
-            last = orthanc.last_change()
-            for identifiers in orthanc.instances_not_here():
-                orthanc.fetch(identifiers)
-                if not may_go_on():
-                    return followed
+            last, landed = orthanc.last_change(), -1
+            while landed != followed.new:  # what is deleted there meanwhile moves others to pages that have been read
+                landed = followed.new
+                for identifiers in orthanc.instances_not_here():
+                    orthanc.fetch(identifiers)
+                    if not may_go_on():
+                        return followed
             save(last)
             cursor = last
         while may_go_on():
@@ -131,8 +136,9 @@ class _Orthanc:
                     self._download(identifier, stream.write)
                 landed = self._landing.keep(part)
             except Unanswered as error:
-                if error.status != 404:
+                if error.status != 404 or not self._is_gone(identifier):
                     raise
+                self._followed.gone += 1
             except PoisonInput:
                 self._followed.refused += 1
             except OSError as error:
@@ -142,6 +148,15 @@ class _Orthanc:
                 self._followed.known += not landed.is_new
             finally:
                 part.unlink(missing_ok=True)
+
+    def _is_gone(self, identifier: str) -> bool:
+        """Whether Orthanc itself says so: something before it answers 404, too, and so does one that cannot read."""
+        self._get("/system")
+        try:
+            self._get(f"/instances/{identifier}")
+        except Unanswered as error:
+            return error.status == 404
+        return False
 
     def _download(self, identifier: str, write: Callable[[bytes], int]) -> None:
         path = f"/instances/{identifier}/file"

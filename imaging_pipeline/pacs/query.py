@@ -12,7 +12,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # t
 from imaging_pipeline.errors import TransientError
 from imaging_pipeline.pacs.association import open_association
 from imaging_pipeline.pacs.config import OwnAe, Peer
-from imaging_pipeline.pacs.server import Offered, answers
+from imaging_pipeline.pacs.server import Offered, answers, stated_count
 
 _MODEL = StudyRootQueryRetrieveInformationModelFind
 _PENDING = frozenset({0xFF00, 0xFF01})
@@ -40,17 +40,34 @@ def find_studies(ae: OwnAe, peer: Peer, questions: Iterable[Mapping[str, str]]) 
 
 def _offered(association: Association, peer: Peer, found: Dataset) -> Offered:
     uid, count = _text(found, "StudyInstanceUID"), _text(found, "NumberOfStudyRelatedInstances")
-    instances = int(count) if count.isdecimal() else _count(association, peer, uid)
+    instances = stated_count(count) or _count(association, peer, uid)
     return Offered(uid, instances, frozenset(_text(found, "ModalitiesInStudy").split("\\")) - {""})
 
 
 def _count(association: Association, peer: Peer, study_uid: str) -> int:
     total, study = 0, {"StudyInstanceUID": study_uid}
     for series in _find(association, peer, "SERIES", study):
-        count = _text(series, "NumberOfSeriesRelatedInstances")
-        one = study | {"SeriesInstanceUID": _text(series, "SeriesInstanceUID")}
-        total += int(count) if count.isdecimal() else sum(1 for _ in _find(association, peer, "IMAGE", one))
+        count = stated_count(_text(series, "NumberOfSeriesRelatedInstances"))
+        total += count or len(_find(association, peer, "IMAGE", _only(study_uid, series)))
     return total
+
+
+def instances_of(ae: OwnAe, peer: Peer, study_uid: str) -> list[str]:
+    """SOP Instance UIDs of a study, as a PACS tells them.
+
+    Raises:
+        TransientError: it does not answer, or ends the search with a failure.
+    """
+    with open_association(ae, peer, [build_context(_MODEL)]) as association:
+        return [
+            _text(image, "SOPInstanceUID")
+            for series in _find(association, peer, "SERIES", {"StudyInstanceUID": study_uid})
+            for image in _find(association, peer, "IMAGE", _only(study_uid, series))
+        ]
+
+
+def _only(study_uid: str, series: Dataset) -> dict[str, str]:
+    return {"StudyInstanceUID": study_uid, "SeriesInstanceUID": _text(series, "SeriesInstanceUID")}
 
 
 def _find(association: Association, peer: Peer, level: str, matching: Mapping[str, str]) -> list[Dataset]:

@@ -17,7 +17,7 @@ from imaging_pipeline.errors import TransientError
 from imaging_pipeline.pacs.association import open_association
 from imaging_pipeline.pacs.config import Method, OwnAe, Peer
 from imaging_pipeline.pacs.landing import Landing
-from imaging_pipeline.pacs.query import find_studies
+from imaging_pipeline.pacs.query import find_studies, instances_of
 from imaging_pipeline.pacs.server import Fetched, Offered
 from imaging_pipeline.pacs.storing import Store, receiving
 
@@ -56,8 +56,12 @@ class Pacs:
         return self._move(identifier) if self._method is Method.MOVE else self._get(identifier)
 
     def _move(self, identifier: Dataset) -> Fetched:
+        """What was sent counts when it is here: a PACS may know our AE title by the address of another machine."""
         with open_association(self._ae, self._peer, [build_context(_MOVE)]) as association:
-            return self._outcome(association.send_c_move(identifier, self._ae.title, _MOVE))
+            said = self._outcome(association.send_c_move(identifier, self._ae.title, _MOVE))
+        wanted = instances_of(self._ae, self._peer, str(identifier.StudyInstanceUID))
+        missing = sum(not self._landing.holds(uid) for uid in wanted)
+        return Fetched(max(said.received - missing, 0), said.failed or missing)
 
     def _get(self, identifier: Dataset) -> Fetched:
         classes = [str(context.abstract_syntax) for context in StoragePresentationContexts]

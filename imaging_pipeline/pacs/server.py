@@ -61,6 +61,15 @@ class StudyServer(Protocol):
         ...
 
 
+def stated_count(text: str) -> int | None:
+    """A number of instances as a server states it; None where it does not: none at all is no number of a study's.
+
+    >>> stated_count("12"), stated_count("0"), stated_count("")
+    (12, None, None)
+    """
+    return int(text) or None if text.isdecimal() else None
+
+
 def answers(matching: Mapping[str, str], given: Mapping[str, str]) -> bool:
     """Whether an answer has what was asked for, as far as it says.
 

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS study (
   retrieval TEXT NOT NULL,
   study_uid TEXT NOT NULL,
   offered INTEGER NOT NULL,
-  received INTEGER NOT NULL DEFAULT 0,
+  received INTEGER NOT NULL,
   attempts INTEGER NOT NULL DEFAULT 0,
   due_at REAL NOT NULL DEFAULT 0,
   PRIMARY KEY (retrieval, study_uid)
@@ -90,11 +90,32 @@ class StudyLedger:
         A study that has grown is asked for at once, however often it failed before.
         """
         self._connection.execute(
-            "INSERT INTO study (retrieval, study_uid, offered) VALUES (?, ?, ?) "
+            "INSERT INTO study (retrieval, study_uid, offered, received) VALUES (?, ?, ?, -1) "
             "ON CONFLICT (retrieval, study_uid) DO UPDATE SET offered = excluded.offered, attempts = 0, due_at = 0 "
             "WHERE offered <> excluded.offered",
             [retrieval, study.study_uid, study.instances],
         )
+
+    def keep_offered(self, retrieval: str, look: str, study_uids: set[str]) -> None:
+        """Let go of what waits and was not offered in the newest look: whoever was struck off a list is not fetched.
+
+        Args:
+            retrieval: whose list it is.
+            look: under which name of :meth:`set_looked` it was asked; other lists must be asked for again.
+            study_uids: what it offered.
+        """
+        with transaction(self._connection):
+            waiting = self._connection.execute(
+                "SELECT study_uid FROM study WHERE retrieval = ? AND received <> offered", [retrieval]
+            ).fetchall()
+            self._connection.executemany(
+                "DELETE FROM study WHERE retrieval = ? AND study_uid = ?",
+                [(retrieval, uid) for (uid,) in waiting if uid not in study_uids],
+            )
+            self._connection.execute(
+                "DELETE FROM retrieval WHERE substr(name, 1, ?) = ? AND name <> ?",
+                [len(retrieval) + 1, f"{retrieval}/", look],
+            )
 
     def next_due(self, retrieval: str, now: float) -> str | None:
         """Study Instance UID of the one that waits longest, or None when none is due."""

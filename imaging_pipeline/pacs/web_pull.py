@@ -13,7 +13,7 @@ from imaging_pipeline.pacs.config import Peer
 from imaging_pipeline.pacs.http import BLOCK, answer, open_client
 from imaging_pipeline.pacs.landing import Landing
 from imaging_pipeline.pacs.parts import PartFiles
-from imaging_pipeline.pacs.server import Fetched, Offered, answers
+from imaging_pipeline.pacs.server import Fetched, Offered, answers, stated_count
 
 PAGE = 500
 """Studies asked for at once."""
@@ -67,7 +67,7 @@ class WebStudies:
 
     def _offered(self, client: httpx.Client, study: Mapping[str, Any]) -> Offered:
         uid, count = _first(study, _STUDY_INSTANCE_UID), _first(study, _INSTANCES)
-        instances = int(count) if count.isdecimal() else self._count(client, uid)
+        instances = stated_count(count) or self._count(client, uid)
         return Offered(uid, instances, frozenset(_values(study, _MODALITIES)))
 
     def _count(self, client: httpx.Client, study_uid: str) -> int:
@@ -76,13 +76,22 @@ class WebStudies:
     def _search(
         self, client: httpx.Client, path: str, key: str, params: Mapping[str, str]
     ) -> Iterator[Mapping[str, Any]]:
-        """All results, page by page, until a page brings nothing new: a service may cap its pages, or know none."""
+        """All results, page by page, until a page brings nothing new: a service may cap its pages, or know none.
+
+        Raises:
+            TransientError: it caps its answers and gives the same page again, so that the rest cannot be had.
+        """
         seen: set[str] = set()
         while True:
             paging = {"limit": PAGE, "offset": len(seen)}
             with answer(client, self._peer, path, accept=_JSON, **params, **paging) as response:
                 found = _results(response, self._peer)
+                is_cut = len(found) == PAGE or "additional results" in response.headers.get("Warning", "")
             fresh = {_first(result, key): result for result in found if _first(result, key) not in seen}
+            if found and not fresh and is_cut:
+                raise TransientError(
+                    f"peer {self._peer.name!r} cuts its answers after {len(seen)} and knows no offset: ask for less"
+                )
             if not fresh:
                 return
             seen.update(fresh)

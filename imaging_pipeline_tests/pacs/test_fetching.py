@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from imaging_pipeline.errors import TransientError
+from imaging_pipeline.errors import ConfigurationError, TransientError
+from imaging_pipeline.pacs.cohort import read_cohort
 from imaging_pipeline.pacs.config import Hours, NewStudies, Retrieval
 from imaging_pipeline.pacs.fetching import Clock, Round, fetch_round
 from imaging_pipeline.pacs.server import Fetched, Offered
@@ -255,3 +256,58 @@ def test_a_cohort_is_asked_for_once_a_day_and_at_once_when_its_file_changes(
     day.now += timedelta(days=1)
     fetch_round(cohort, archive, ledger, day.clock())
     assert archive.fetched[-1] == "1.4"
+
+
+def test_a_study_of_which_something_failed_is_not_whole_though_its_numbers_agree(
+    archive: Archive, ledger: StudyLedger, day: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PACS need not count what it cannot send."""
+    del archive.studies["1.2"]
+    monkeypatch.setattr(archive, "fetch", lambda _: Fetched(10, 2))
+    done = fetch_round(NEW, archive, ledger, day.clock())
+    assert (done.fetched, done.incomplete) == (0, 1)
+    assert ledger.counts("new") == Counts(complete=0, waiting=0, failing=1)
+
+
+def test_a_study_of_which_no_number_is_known_is_fetched(archive: Archive, ledger: StudyLedger, day: Day) -> None:
+    archive.studies = {"1.1": Study("20260301", 0)}
+    assert fetch_round(NEW, archive, ledger, day.clock()).fetched == 1
+    assert archive.fetched == ["1.1"]
+
+
+def test_who_is_struck_off_a_cohort_is_not_fetched_any_more_and_is_when_named_again(
+    archive: Archive, ledger: StudyLedger, day: Day, tmp_path: Path
+) -> None:
+    def fail(study_uid: str) -> None:
+        raise TransientError(study_uid)
+
+    archive.studies = {"1.1": Study("20260301", 10, "A"), "1.2": Study("20260309", 20, "B")}
+    cohort = Retrieval("trial", "pacs", cohort=tmp_path / "trial.csv")
+    both = "PatientID\nA\nB\n"
+    (tmp_path / "trial.csv").write_text(both)
+    archive.on_fetch = fail
+    fetch_round(cohort, archive, ledger, day.clock())
+    archive.on_fetch = lambda _: None
+    (tmp_path / "trial.csv").write_text("PatientID\nB\n")
+    day.now += timedelta(hours=1)
+    fetch_round(cohort, archive, ledger, day.clock())
+    assert archive.fetched == ["1.2"]
+    (tmp_path / "trial.csv").write_text(both)
+    fetch_round(cohort, archive, ledger, day.clock())
+    assert archive.fetched == ["1.2", "1.1"]
+
+
+@pytest.mark.parametrize(("text", "said"), [("PatientID\n \n", "names nobody"), ("Patient\nA\n", "must have one of")])
+def test_a_cohort_that_names_nobody_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "trial.csv").write_text(text)
+    with pytest.raises(ConfigurationError, match=said):
+        read_cohort(tmp_path / "trial.csv")
+
+
+def test_blanks_in_the_heading_of_a_cohort_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "trial.csv").write_text("StudyInstanceUID, PatientID\n1.2,\n,A\n")
+    assert read_cohort(tmp_path / "trial.csv") == {
+        "StudyInstanceUID": ("1.2",),
+        "AccessionNumber": (),
+        "PatientID": ("A",),
+    }
