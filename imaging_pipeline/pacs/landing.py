@@ -21,6 +21,7 @@ from pydicom.tag import BaseTag
 
 from imaging_pipeline.errors import ConfigurationError, PoisonInput, Reason, TransientError
 from imaging_pipeline.objects.model import key_of
+from imaging_pipeline.objects.patterns import Patterns
 from imaging_pipeline.settings import Settings
 from imaging_pipeline.sources import SourceKind
 
@@ -120,7 +121,7 @@ class Landing:
                 size = os.fstat(stream.fileno()).st_size
                 if announced is not None and sop_instance != announced:
                     raise PoisonInput(Reason.MALFORMED, "its SOP Instance UID is not the one it was announced with")
-                path = self._path(sop_instance, digest)
+                path = self.folder / self.name_of(sop_instance, digest)
                 is_new = not path.exists()
                 if is_new:
                     os.fsync(stream.fileno())
@@ -136,9 +137,11 @@ class Landing:
         key = key_of(sop_instance_uid)
         return any((self.folder / key[:2]).glob(f"{key}-*.dcm"))
 
-    def _path(self, sop_instance_uid: str, digest: str) -> Path:
+    @staticmethod
+    def name_of(sop_instance_uid: str, digest: str) -> str:
+        """Name of a landed file below the folder."""
         key = key_of(sop_instance_uid)
-        return self.folder / key[:2] / f"{key}-{digest}.dcm"
+        return f"{key[:2]}/{key}-{digest}.dcm"
 
     def _move(self, part: Path, path: Path) -> None:
         if not self.folder.is_dir():
@@ -171,14 +174,20 @@ def landing_of(source: str, settings: Settings, free_bytes: int) -> Landing:
     """Where the objects of a peer land: the folder of the source that its configuration names.
 
     Raises:
-        ConfigurationError: there is no such source, or it is no folder.
+        ConfigurationError: there is no such source, or it is no folder, or leaves out what lands in it.
     """
     for config in settings.sources:
         if config.name == source:
             folder = Path(config.location)
             if config.kind is not SourceKind.FOLDER or folder.is_file():
                 raise ConfigurationError(f"source {source!r} must be a folder: what peers send lands in it")
-            return Landing(folder, free_bytes)
+            landing, taken = Landing(folder, free_bytes), Patterns(config.include, config.exclude)
+            if not all(taken.takes(landing.name_of(f"2.25.{number}", "0" * _DIGEST_DIGITS)) for number in range(64)):
+                raise ConfigurationError(
+                    f"source {source!r} leaves out what peers send: objects land as XX/KEY-DIGEST.dcm; "
+                    "mend its include and exclude"
+                )
+            return landing
     raise ConfigurationError(
         f"there is no source {source!r}, which the PACS file names: add a folder with this name to the file of sources"
     )

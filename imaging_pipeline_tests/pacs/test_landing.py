@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -132,6 +133,18 @@ def test_a_disk_that_goes_while_an_object_comes_is_noticed(landing: Landing, tmp
     landing.folder.rmdir()
     with pytest.raises(TransientError, match="mounted"):
         landing.keep(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_right"),
+    [("include: ['*.DCM']", False), ("exclude: ['a*/**']", False), ("include: ['**/*.dcm']", True)],
+)
+def test_a_source_that_leaves_out_what_lands_in_it_is_refused(tmp_path: Path, rule: str, is_right: bool) -> None:
+    """Peers would be told that their objects are kept, and no run would ever see them."""
+    (tmp_path / "sources.yaml").write_text(f"sources: [{{name: hospital, location: {tmp_path}, {rule}}}]")
+    settings = Settings.from_environment(environment(tmp_path, SOURCES=str(tmp_path / "sources.yaml")))
+    with nullcontext() if is_right else pytest.raises(ConfigurationError, match="leaves out what peers send"):
+        landing_of("hospital", settings, 0)
 
 
 def test_a_peers_source_must_be_a_configured_folder(tmp_path: Path) -> None:
