@@ -32,6 +32,7 @@ class Round:
         fetched: studies that came whole.
         incomplete: studies of which something did not come; they are asked for again later.
         instances: that came.
+        unknown: identifiers of the cohort that the server has no study of, when it was asked for them.
         stopped: why it ended before everything was done, or empty.
     """
 
@@ -39,6 +40,7 @@ class Round:
     fetched: int = 0
     incomplete: int = 0
     instances: int = 0
+    unknown: int = 0
     stopped: str = ""
 
     @property
@@ -48,7 +50,9 @@ class Round:
 
     def __str__(self) -> str:
         said = f"{self.offered} studies offered; {self.fetched} came whole, {self.incomplete} did not"
-        return f"{said}; {self.instances} instances" + (f"; {self.stopped}" if self.stopped else "")
+        said += f"; {self.instances} instances"
+        said += f"; {self.unknown} identifiers of the cohort are unknown there" if self.unknown else ""
+        return said + (f"; {self.stopped}" if self.stopped else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ def fetch_round(retrieval: Retrieval, server: StudyServer, ledger: StudyLedger, 
     if not _is_allowed(retrieval, clock):
         done.stopped = "outside its hours"
         return done
-    done.offered = _look(retrieval, server, ledger, clock)
+    done.offered, done.unknown = _look(retrieval, server, ledger, clock)
     failures = 0
     while (study_uid := ledger.next_due(retrieval.name, clock.now().timestamp())) is not None:
         done.stopped = _wait(retrieval, ledger, clock)
@@ -106,9 +110,10 @@ def fetch_round(retrieval: Retrieval, server: StudyServer, ledger: StudyLedger, 
 _FAILURES_IN_A_ROW = 3
 
 
-def _look(retrieval: Retrieval, server: StudyServer, ledger: StudyLedger, clock: Clock) -> int:
+def _look(retrieval: Retrieval, server: StudyServer, ledger: StudyLedger, clock: Clock) -> tuple[int, int]:
+    """How many studies were offered, and how many identifiers of a cohort had no answer."""
     if retrieval.new_studies is not None:
-        return _look_for_new(retrieval, retrieval.new_studies, server, ledger, clock)
+        return _look_for_new(retrieval, retrieval.new_studies, server, ledger, clock), 0
     return _look_for_cohort(retrieval, server, ledger, clock)
 
 
@@ -127,20 +132,30 @@ def _look_for_new(retrieval: Retrieval, new: NewStudies, server: StudyServer, le
     return offered
 
 
-def _look_for_cohort(retrieval: Retrieval, server: StudyServer, ledger: StudyLedger, clock: Clock) -> int:
+def _look_for_cohort(retrieval: Retrieval, server: StudyServer, ledger: StudyLedger, clock: Clock) -> tuple[int, int]:
     if retrieval.cohort is None:
         raise ConfigurationError(f"retrieval {retrieval.name!r} has neither cohort nor new_studies")
     cohort, now = read_cohort(retrieval.cohort), clock.now()
     name = f"{retrieval.name}/{hashlib.sha256(repr(cohort).encode()).hexdigest()[:16]}"  # another list is another look
     if not _is_older(ledger.progress(name).looked_fully_at, COHORT_LOOK_SECONDS, now):
-        return 0
+        return 0, 0
     offered = set()
-    for study in server.find({keyword: value} for keyword, values in cohort.items() for value in values):
+    asked: list[dict[str, str]] = []
+    answered = set()
+
+    def questions() -> Iterator[dict[str, str]]:
+        for keyword, values in cohort.items():
+            for value in values:
+                asked.append({keyword: value})
+                yield asked[-1]
+
+    for study in server.find(questions()):  # each question is answered before the next is asked
         ledger.offer(retrieval.name, study)
         offered.add(study.study_uid)
+        answered.add(len(asked))
     ledger.keep_offered(retrieval.name, name, offered)
     ledger.set_looked(name, now.date(), now.timestamp())
-    return len(offered)
+    return len(offered), len(asked) - len(answered)
 
 
 def _wait(retrieval: Retrieval, ledger: StudyLedger, clock: Clock) -> str:

@@ -86,7 +86,7 @@ def test_the_studies_of_a_cohort_land(
     cohort = Retrieval("trial", peer, cohort=tmp_path / "cohort.csv", method=method)
     with listening(config, settings):
         done = run_retrieval(cohort, config, settings, CLOCK)
-    assert done == Round(offered=2, fetched=2, instances=2)
+    assert done == Round(offered=2, fetched=2, instances=2, unknown=1)
     assert patients(landing) == PATIENTS
     assert not list(landing.rglob(".*"))
     assert not list((settings.home / "identified" / "incoming").glob("*/*.dcm"))
