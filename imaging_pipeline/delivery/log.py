@@ -48,14 +48,27 @@ CREATE INDEX IF NOT EXISTS delivery_of_peer ON delivery (peer, state, next_at);
 CREATE TABLE IF NOT EXISTS peer (name TEXT PRIMARY KEY, failures INTEGER NOT NULL, next_at TEXT) WITHOUT ROWID;
 """
 
+_KNOWN: Final = """
+SELECT delivery_key, CASE
+    WHEN state = 'ACCEPTED' AND accepted_at < max(accepted_at) OVER (PARTITION BY sop_uid) THEN 'WITHDRAWN'
+    ELSE state END, next_at
+FROM delivery WHERE peer = :peer
+"""
+"""How far objects are at a peer. What it has accepted under a UID last is what it has: all before was replaced."""
+
 
 class State(StrEnum):
-    """How far one object is at one peer."""
+    """How far one object is at one peer.
+
+    WITHDRAWN: it was accepted, and may not be there any more as it was, for it was taken back here and the peer is to
+    be told. Where the same bytes are to be sent once more, they are new to the peer.
+    """
 
     UNDER_WAY = "UNDER_WAY"
     ACCEPTED = "ACCEPTED"
     WAITING = "WAITING"
     REFUSED = "REFUSED"
+    WITHDRAWN = "WITHDRAWN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,19 @@ class Entry:
     tried_at: datetime
     next_at: datetime | None
     accepted_at: datetime | None
+
+
+class Lines(list[Entry]):
+    """Some lines, and the log they are of: what is found out about their objects later is noted there.
+
+    Args:
+        log: whose lines they are.
+        entries: the lines.
+    """
+
+    def __init__(self, log: DeliveryLog, entries: Iterable[Entry]) -> None:
+        super().__init__(entries)
+        self.log = log
 
 
 class DeliveryLog:
@@ -127,8 +153,11 @@ class DeliveryLog:
             raise TransientError(f"another process is sending to peer {peer!r}") from None
 
     def due(self, peer: str, items: Sequence[Item], now: datetime) -> list[Item]:
-        """Those of some objects that this peer is to be sent now: new ones, and those whose wait is over."""
-        rows = self._connection.execute("SELECT delivery_key, state, next_at FROM delivery WHERE peer = ?", (peer,))
+        """Those of some objects that this peer is to be sent now.
+
+        New ones, those whose wait is over, and those that were taken back since and are to be sent once more.
+        """
+        rows = self._connection.execute(_KNOWN, {"peer": peer})
         known = {key: (state, next_at) for key, state, next_at in rows.fetchall()}
         return [item for item in items if _is_due(known.get(item.key(peer)), _text(now))]
 
@@ -172,7 +201,7 @@ class DeliveryLog:
                 next_at = _text(now + _wait(attempts)) if state is State.WAITING else None
                 accepted_at = _text(now) if state is State.ACCEPTED else None
                 self._connection.execute(
-                    """UPDATE delivery SET state = ?, code = ?, next_at = ?, accepted_at = ?
+                    """UPDATE delivery SET state = ?, code = ?, next_at = ?, accepted_at = coalesce(?, accepted_at)
                     WHERE delivery_key = ? AND state <> ?""",
                     (state, said.code, next_at, accepted_at, key, State.ACCEPTED),
                 )
@@ -191,6 +220,14 @@ class DeliveryLog:
         with transaction(self._connection):
             self._connection.executemany(
                 "UPDATE delivery SET code = ? WHERE delivery_key = ?", [(INTERRUPTED, key) for key in keys]
+            )
+
+    def withdraw(self, keys: Iterable[str]) -> None:
+        """Objects a peer has accepted that were taken back here: sent once more should they ever be released again."""
+        with transaction(self._connection):
+            self._connection.executemany(
+                "UPDATE delivery SET state = ? WHERE delivery_key = ? AND state = ?",
+                [(State.WITHDRAWN, key, State.ACCEPTED) for key in keys],
             )
 
     def try_again(self, peer: str) -> int:
@@ -227,24 +264,22 @@ class DeliveryLog:
         return next((datetime.fromisoformat(text) for (text,) in rows.fetchall()), None)
 
     def accepted(self, peer: str) -> set[str]:
-        """Keys of what a peer has accepted."""
-        found = self._connection.execute(
-            "SELECT delivery_key FROM delivery WHERE peer = ? AND state = ?", (peer, State.ACCEPTED)
-        )
-        return {str(key) for (key,) in found}
+        """Keys of what a peer has accepted, and what was neither taken back nor replaced there since."""
+        rows = self._connection.execute(_KNOWN, {"peer": peer})
+        return {str(key) for key, state, _ in rows if state == State.ACCEPTED}
 
-    def entries(self, peer: str | None = None) -> list[Entry]:
+    def entries(self, peer: str | None = None) -> Lines:
         """All lines, or those of one peer, by key."""
         where, values = ("WHERE peer = ?", (peer,)) if peer else ("", ())
         rows = self._connection.execute(f"SELECT * FROM delivery {where} ORDER BY delivery_key", values)
-        return [_entry(row) for row in rows]
+        return Lines(self, (_entry(row) for row in rows))
 
 
 def _is_due(known: tuple[str, str | None] | None, now: str) -> bool:
     if known is None:
         return True
     state, next_at = known
-    return state == State.WAITING and (next_at is None or next_at <= now)
+    return state == State.WITHDRAWN or (state == State.WAITING and (next_at is None or next_at <= now))
 
 
 def _wait(attempts: int) -> timedelta:

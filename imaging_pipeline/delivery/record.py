@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from imaging_pipeline.delivery.log import Entry
+import pyarrow.compute as pc
+
+from imaging_pipeline.delivery.log import Entry, Lines, State
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.pacs.config import ZoneName
@@ -23,8 +24,11 @@ LEFT JOIN (SELECT DISTINCT instance_key, checksum_sha256 FROM {objects}.dicom_fi
 """A peer has accepted it, and what it was is not there any more: it was taken back, or has come with other bytes."""
 
 
-def record(lake: Lake, zone: ZoneName, entries: Sequence[Entry]) -> int:
+def record(lake: Lake, zone: ZoneName, entries: Lines) -> int:
     """Bring the rows of some lines of the log up to date, and what of it has been withdrawn since.
+
+    What has been withdrawn is noted in the log, too, and before it is told to anybody: a peer that is told deletes it,
+    and must be sent it once more should it be released again.
 
     Args:
         lake: of the zone, to be written.
@@ -47,6 +51,7 @@ def record(lake: Lake, zone: ZoneName, entries: Sequence[Entry]) -> int:
         ).cast(table.arrow_schema)
     finally:
         lake.connection.unregister("log_rows")
+    entries.log.withdraw(now.filter(pc.field("is_withdrawn"))["delivery_key"].to_pylist())
     if changed.num_rows:
         with lake.transaction():
             where = "delivery_key IN (SELECT delivery_key FROM staged_rows)"
@@ -65,7 +70,7 @@ def _row(entry: Entry) -> dict[str, object]:
         "sop_instance_uid": entry.sop_uid,
         "checksum_sha256": entry.sha256,
         "file_size_bytes": entry.size,
-        "state": entry.state,
+        "state": State.ACCEPTED if entry.state is State.WITHDRAWN else entry.state,  # is_withdrawn says the rest
         "answer": entry.code,
         "attempts": entry.attempts,
         "tried_at": entry.tried_at,

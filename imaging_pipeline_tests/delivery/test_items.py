@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -36,16 +36,16 @@ class Sent:
         self.zones = Zones(folder, identified, research)
         other = {"SOPInstanceUID": f"{ROOT}.3.2", "StudyInstanceUID": f"{ROOT}.1.2", "SeriesInstanceUID": f"{ROOT}.2.2"}
         self.zones.take_in(FIRST, first={}, second=other | {"PatientID": "MRN-2222222"})
-        film = self.items(What.RELEASED)[0]
-        for kind, sop_class in (("results", "1.2.840.10008.5.1.4.1.1.7"), ("segmentation", SEG)):
-            ds = pydicom.dcmread(uri_to_path(film.uri))
-            ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.SOPClassUID = (
-                f"2.25.{len(kind)}",
-                f"2.25.{len(kind)}1",
-                sop_class,
-            )
-            made = write_object(folder / kind, ds, [film.instance_key])
-            assert add_objects(self.lake, "deid", FIRST, kind, [made]).instance_keys
+        self.film = self.items(What.RELEASED)[0]
+        self.make("results", "1.2.840.10008.5.1.4.1.1.7")
+        self.make("segmentation", SEG)
+
+    def make(self, kind: str, sop_class: str) -> None:
+        """An object made from the first film: each time the same bytes."""
+        ds = pydicom.dcmread(uri_to_path(self.film.uri))
+        ds.SOPInstanceUID, ds.SeriesInstanceUID, ds.SOPClassUID = f"2.25.{len(kind)}", f"2.25.{len(kind)}1", sop_class
+        made = write_object(self.zones.folder / kind, ds, [self.film.instance_key])
+        assert add_objects(self.lake, "deid", FIRST, kind, [made]).instance_keys
 
     def items(self, what: What, cohort: str | None = None) -> list[Item]:
         return items_of(self.lake, Delivery("out", "archive", what, cohort=cohort), self.lake.query)
@@ -110,14 +110,41 @@ def test_the_table_says_what_the_log_says_and_what_was_taken_back_since(sent: Se
     with DeliveryLog(tmp_path / "deliveries.sqlite") as log:
         log.begin("archive", "out", items, NOW)
         log.answer("archive", {item.key("archive"): Answer(State.ACCEPTED, "0000") for item in items}, NOW)
-        entries = log.entries()
-    times = "SELECT max(_loaded_at) FROM gold.delivery"
-    assert record(sent.lake, ZoneName.RESEARCH, entries) == 0
-    written = sent.lake.rows(times)
-    assert record(sent.lake, ZoneName.RESEARCH, entries) == 0
-    assert sent.lake.rows(times) == written, "nothing has changed, and something was written"
-    add_objects(sent.lake, "deid", FIRST, "results", [])  # taken back
-    assert record(sent.lake, ZoneName.RESEARCH, entries) == 1
-    rows = sent.lake.rows("SELECT sop_instance_uid, state, is_withdrawn FROM gold.delivery ORDER BY is_withdrawn DESC")
-    assert rows[0] == ("2.25.7", "ACCEPTED", True)
-    assert [row[1:] for row in rows[1:]] == [("ACCEPTED", False)]
+        times = "SELECT max(_loaded_at) FROM gold.delivery"
+        assert record(sent.lake, ZoneName.RESEARCH, log.entries()) == 0
+        written = sent.lake.rows(times)
+        assert record(sent.lake, ZoneName.RESEARCH, log.entries()) == 0
+        assert sent.lake.rows(times) == written, "nothing has changed, and something was written"
+        add_objects(sent.lake, "deid", FIRST, "results", [])  # taken back
+        assert record(sent.lake, ZoneName.RESEARCH, log.entries()) == 1
+        rows = sent.lake.rows(
+            "SELECT sop_instance_uid, state, is_withdrawn FROM gold.delivery ORDER BY is_withdrawn DESC"
+        )
+        assert rows[0] == ("2.25.7", "ACCEPTED", True)
+        assert [row[1:] for row in rows[1:]] == [("ACCEPTED", False)]
+
+
+def test_what_was_taken_back_is_sent_once_more_when_it_is_released_again(sent: Sent, tmp_path: Path) -> None:
+    items, moments = sent.items(What.SEGMENTATIONS), [NOW + timedelta(days=day) for day in range(4)]
+    with DeliveryLog(tmp_path / "deliveries.sqlite") as log:
+
+        def send(state: State, moment: datetime) -> None:
+            log.begin("archive", "out", items, moment)
+            log.answer("archive", {item.key("archive"): Answer(state, "") for item in items}, moment)
+
+        def withdrawn() -> int:
+            return record(sent.lake, ZoneName.RESEARCH, log.entries())
+
+        send(State.ACCEPTED, moments[0])
+        assert (withdrawn(), log.due("archive", items, NOW)) == (0, [])
+        add_objects(sent.lake, "deid", FIRST, "segmentation", [])
+        assert withdrawn() == 1
+        sent.make("segmentation", SEG)
+        assert sent.items(What.SEGMENTATIONS) == items
+        assert withdrawn() == 0
+        assert (log.due("archive", items, NOW), log.accepted("archive")) == (items, set())
+        send(State.WAITING, moments[1])
+        assert [entry.accepted_at for entry in log.entries()] == [moments[0].replace(tzinfo=None)]
+        send(State.ACCEPTED, moments[2])
+        assert (withdrawn(), log.due("archive", items, moments[3])) == (0, [])
+        assert log.accepted("archive") == {item.key("archive") for item in items}

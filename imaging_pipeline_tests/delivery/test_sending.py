@@ -117,6 +117,17 @@ def test_a_new_content_under_the_same_uid_is_sent_again(here: Sending) -> None:
     assert peer.uids == [item.sop_uid] * 2
 
 
+def test_an_old_content_that_comes_back_replaces_the_new_one_and_is_sent_once(here: Sending) -> None:
+    (old,) = here.films(1)
+    with archive() as peer:
+        for item in (old, here.changed(old, "AGAIN"), old):
+            here.now += timedelta(minutes=1)
+            assert here.send([item], peer.peer).accepted == 1
+            assert here.send([item], peer.peer).accepted == 0
+    assert peer.came == 3
+    assert b"AGAIN" not in peer.last
+
+
 def test_a_file_whose_bytes_are_not_those_of_its_row_does_not_leave(here: Sending) -> None:
     items = here.films(2)
     (here.folder / "0.dcm").write_bytes(b"something else")
