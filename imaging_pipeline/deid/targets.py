@@ -124,6 +124,12 @@ def keys_of_batch(identified: Lake, research: Lake, keys: ProjectKeys, batch_id:
     return plan_of(identified, research, keys, batch_id).keys | {str(key) for (key,) in rows}
 
 
+def deleted_of_batch(identified: Lake, keys: ProjectKeys, batch_id: str) -> frozenset[str]:
+    """Research keys of the batch's UIDs of which every version was deleted; what is held or in conflict was not."""
+    current, conflicts, seen = _versions(identified, keys, _UIDS_OF_BATCH, batch_id)
+    return frozenset(seen - current.keys() - {target.research_key for target in conflicts})
+
+
 def with_known(identified: Lake, targets: Mapping[str, Target], profile: Profile) -> dict[str, Target]:
     """The targets with the identifiers of their patients, from the headers of all objects of these, in any batch."""
     patients = Patients()

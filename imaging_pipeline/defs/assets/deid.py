@@ -14,7 +14,7 @@ from imaging_pipeline.deid.evidence_page import write_page
 from imaging_pipeline.deid.lake_evidence import read_evidence
 from imaging_pipeline.deid.release import CODE_VERSION as ENGINE_VERSION
 from imaging_pipeline.deid.release import Releaser, release_batch
-from imaging_pipeline.deid.targets import keys_of_batch
+from imaging_pipeline.deid.targets import deleted_of_batch, keys_of_batch
 from imaging_pipeline.metadata.silver import ENTITY_TABLES
 from imaging_pipeline.pneumonia.results.batch import CLINICAL, RESEARCH, withdraw_results
 from imaging_pipeline.tensors.thumbnail_batch import withdraw_thumbnails
@@ -71,7 +71,12 @@ def deid(
         finally:  # a refused batch has taken back what was deleted all the same
             withdraw_thumbnails(research, keys)  # first: they go also where the store of shards does not answer
             withdraw_tensors(research, keys, workspace.shards())
-            settle_annotations(research, workspace.settings.annotation_files)
+            deleted = deleted_of_batch(identified, releaser.keys, batch_id)
+            settled = settle_annotations(research, workspace.settings.annotation_files, deleted)
+            context.log.info(
+                f"annotations: {settled.destroyed} destroyed with deleted images, {settled.hidden} hidden until all "
+                "their images are released"
+            )
             withdraw_results(research, RESEARCH)
             withdraw_results(identified, CLINICAL)
         held = identified.rows(

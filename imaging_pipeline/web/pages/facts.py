@@ -88,7 +88,8 @@ _OF_RESEARCH: Final = {
     ),
     "annotations": Question(
         """SELECT annotation_key AS instance_key, sop_instance_uid, kind, user_name, received_at, source_instance_keys
-        FROM gold.annotation WHERE study_instance_uid IN ({studies})""",
+        FROM gold.annotation WHERE study_instance_uid IN ({studies})
+            AND annotation_key IN (SELECT instance_key FROM deid.made_object)""",
         "received_at, sop_instance_uid",
     ),
     "tensors": Question(

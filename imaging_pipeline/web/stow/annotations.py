@@ -155,31 +155,52 @@ def _put(
     return made
 
 
-def settle_annotations(lake: Lake, folder: Path) -> None:
-    """After batches were released or withdrawn: what lost a source goes, and what was taken back with one comes back.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of annotations without a row in the released tables.
 
-    An object goes with the bytes of its sources. When these are released again, changed, the annotation is still that
-    of a person, and is put in their place from its copy; when they are withdrawn for good, the copy goes too.
+    Attributes:
+        destroyed: something they refer to was deleted.
+        hidden: kept out of sight until all that they refer to is released again.
+    """
+
+    destroyed: int
+    hidden: int
+
+
+def settle_annotations(lake: Lake, folder: Path, deleted: Collection[str]) -> Settled:
+    """After batches were released or withdrawn: what lost a source goes, and what has all of them again comes back.
+
+    An object goes from the released tables with the bytes of its sources. These may only be held, in conflict or about
+    to be made anew: nothing here tells that from a deletion, so whoever knows the originals says what was deleted. The
+    annotation is that of a person, and nobody can make it again: its copy and its row of ``gold.annotation`` stay, and
+    it is put in its place from the copy once all its sources are released. Copy and row go when one was deleted, or was
+    an annotation that goes.
 
     Args:
         lake: the research lake.
         folder: of annotations.
+        deleted: research keys of what was deleted; those that are released all the same do not count.
 
     Raises:
         TransientError: the lake is locked.
     """
-    rows = lake.query(_UNSETTLED).to_pylist()
-    lost = [row for row in rows if row["is_lost"]]
-    for row in lost:
-        (folder / COPIES / row["file_name"]).unlink(missing_ok=True)
+    lost = lake.rows(_LOST, [sorted(deleted)])
+    for _, file_name in lost:
+        (folder / COPIES / str(file_name)).unlink(missing_ok=True)
     if lost:
         with lake.transaction():
-            keys = [row["annotation_key"] for row in lost]
+            keys = [str(key) for key, _ in lost]
             lake.connection.execute(f"DELETE FROM gold.{TABLE} WHERE annotation_key IN (SELECT unnest(?))", [keys])
-    for row in rows:
-        copy = folder / COPIES / row["file_name"]
-        if not row["is_lost"] and copy.is_file():
-            _put_again(lake, folder, copy, row)
+    tried: list[str] = []
+    while rows := lake.query(_WHOLE_AGAIN, [tried]).to_pylist():  # one may refer to another that has just come back
+        for row in rows:
+            tried.append(row["annotation_key"])
+            copy = folder / COPIES / row["file_name"]
+            if copy.is_file():
+                _put_again(lake, folder, copy, row)
+    ((hidden,),) = lake.rows(f"SELECT count(*) FROM gold.{TABLE} WHERE {_IS_HIDDEN}")
+    return Settled(len(lost), int(str(hidden)))
 
 
 def _put_again(lake: Lake, folder: Path, copy: Path, row: Mapping[str, Any]) -> None:
@@ -202,17 +223,28 @@ def _put_again(lake: Lake, folder: Path, copy: Path, row: Mapping[str, Any]) -> 
         copy.unlink(missing_ok=True)
 
 
-_UNSETTLED: Final = f"""
-WITH looked_at AS (
-    SELECT annotation_key, file_name, source_instance_keys, user_name, received_sha256, received_at, kind,
-        len(source_instance_keys) > (
-            SELECT count(*) FROM deid.dicom_instance AS source
-            WHERE list_contains(source_instance_keys, source.instance_key) AND source.version_state = 'CURRENT'
-        ) AS is_lost
-    FROM gold.{TABLE} AS annotation
+_CURRENT: Final = "SELECT instance_key FROM deid.dicom_instance WHERE version_state = 'CURRENT'"
+
+_IS_HIDDEN: Final = "annotation_key NOT IN (SELECT instance_key FROM deid.made_object)"
+
+_LOST: Final = f"""
+WITH RECURSIVE gone AS (
+    SELECT unnest(?::VARCHAR[]) AS instance_key EXCEPT {_CURRENT}
+), lost AS (
+    SELECT annotation_key, file_name FROM gold.{TABLE} AS annotation
+    WHERE EXISTS (FROM gone WHERE list_contains(source_instance_keys, gone.instance_key))
+    UNION SELECT annotation.annotation_key, annotation.file_name
+    FROM gold.{TABLE} AS annotation JOIN lost ON list_contains(source_instance_keys, lost.annotation_key)
 )
-SELECT * FROM looked_at
-WHERE is_lost OR annotation_key NOT IN (SELECT instance_key FROM deid.made_object) ORDER BY annotation_key
+FROM lost ORDER BY annotation_key
+"""
+
+_WHOLE_AGAIN: Final = f"""
+SELECT annotation_key, file_name, source_instance_keys, user_name, received_sha256, received_at, kind
+FROM gold.{TABLE} AS annotation
+WHERE {_IS_HIDDEN} AND annotation_key NOT IN (SELECT unnest(?::VARCHAR[])) AND len(source_instance_keys) = (
+    SELECT count(*) FROM ({_CURRENT}) WHERE list_contains(source_instance_keys, instance_key))
+ORDER BY annotation_key
 """
 
 

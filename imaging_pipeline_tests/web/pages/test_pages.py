@@ -152,8 +152,10 @@ def learned(clinic: Clinic, film: Instance, picture: Instance) -> None:
             kind="SC",
         )
         put(lake, "gold", "lung_segmentation", **batch, instance_key=key, quality="DOUBTFUL", right_share=0.171)
-        put(lake, "gold", "annotation", study_instance_uid=film.study_instance_uid, kind="SR", user_name="ann",
-            received_at=NOW, source_instance_keys=[key])  # fmt: skip
+        for user in ("ann", "unseen"):  # the other's has no row among the released: one of its images is held
+            put(lake, "gold", "annotation", study_instance_uid=film.study_instance_uid, kind="SR", user_name=user,
+                annotation_key=user, received_at=NOW, source_instance_keys=[key])  # fmt: skip
+        put(lake, "deid", "made_object", instance_key="ann")
         put(lake, "gold", "delivery", peer="archive", sop_instance_uid=film.sop_instance_uid, state="WAITING",
             answer="A700", tried_at=NOW)  # fmt: skip
         put(lake, "gold", "drift", verdict="DRIFT", quantity="brightness", arrival_batch=BATCH)
@@ -306,6 +308,7 @@ def test_the_research_side_leads_from_the_released_file_to_prediction_and_delive
     assert "17.1%" in study
     assert "CSV:RSNA" in study
     assert ">ann<" in study
+    assert ">unseen<" not in study
     assert "Film with heat map, model pneumonia 7" in study
     assert f"/dicom-web{path_of(film)}/series/{picture.series_instance_uid}/instances/" in study
     lineage = text(front.research, next(iter(re.findall(r'href="([^"]+)#lineage"', study))))

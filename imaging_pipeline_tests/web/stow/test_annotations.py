@@ -17,15 +17,20 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 
+from imaging_pipeline.deid import release
 from imaging_pipeline.deid.clearance import CHECKS, Clearance
+from imaging_pipeline.deid.release import ReleaseRefused
+from imaging_pipeline.deid.targets import deleted_of_batch
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.metadata.made_objects import add_objects
+from imaging_pipeline.metadata.versions import VersionPolicy
 from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.objects.reading import ObjectReader
-from imaging_pipeline.web.stow.annotations import AnnotationReceiver, settle_annotations
+from imaging_pipeline.pneumonia.annotation_labels import annotation_state
+from imaging_pipeline.web.stow.annotations import AnnotationReceiver, Settled, settle_annotations
 from imaging_pipeline.web.zone import Zone, ZoneName
-from imaging_pipeline_tests.deid.corpus import NAME, PATIENT_ID, ROOT, chest_film, encode
-from imaging_pipeline_tests.deid.test_release import FIRST, Zones
+from imaging_pipeline_tests.deid.corpus import NAME, PATIENT_ID, ROOT, chest_film, encode, keys
+from imaging_pipeline_tests.deid.test_release import FIRST, SECOND, Zones
 from imaging_pipeline_tests.metadata.headers import memory_lake
 from imaging_pipeline_tests.web.stow.service import Service, body_of, failures, stored
 
@@ -57,6 +62,16 @@ class Research:
     def files(self) -> int:
         return sum(path.is_file() for path in self.folder.rglob("*"))
 
+    def settle(self, *batches: str) -> Settled:
+        """As the asset does after some batches were released or withdrawn, also where one was refused."""
+        for batch_id in batches or (FIRST,):
+            deleted = deleted_of_batch(self.zones.identified, keys(), batch_id)
+            settled = settle_annotations(self.lake, self.folder, deleted)
+        return settled
+
+    def copies(self) -> list[Path]:
+        return sorted((self.folder / "copies").iterdir())
+
     def forget(self) -> None:
         """Take back all annotations."""
         for key, batch_id in self.lake.rows("SELECT annotation_key, arrival_batch FROM gold.annotation"):
@@ -77,6 +92,13 @@ def zone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Research]:
 def research(zone: Research) -> Iterator[Research]:
     yield zone
     zone.forget()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Research]:
+    """A zone of this test alone, whose film may come and go."""
+    with memory_lake("identified") as identified, memory_lake("research") as lake:
+        yield Research(tmp_path, identified, lake)
 
 
 def report_on(film: Dataset, **changes: object) -> Dataset:
@@ -215,7 +237,7 @@ def test_an_annotation_comes_back_with_what_its_image_says_now_of_patient_and_st
         research.lake.connection.execute("DELETE FROM deid.made_object")
         research.lake.connection.execute("DELETE FROM deid.dicom_file_location WHERE role = 'DERIVED'")
     shutil.rmtree(research.folder / "objects")
-    settle_annotations(research.lake, research.folder)
+    research.settle()
     assert research.kept()[0].StudyDescription == "CHEST"
     for copy in (research.folder / "copies", research.folder / "objects"):
         for file in copy.rglob("*.dcm"):
@@ -242,11 +264,92 @@ def test_an_annotation_comes_back_with_its_image_and_goes_with_it_for_good(resea
         research.lake.connection.execute("DELETE FROM deid.dicom_file_location WHERE role = 'DERIVED'")
     (research.folder / "objects").rename(research.folder / "gone")
     assert not research.kept()
-    settle_annotations(research.lake, research.folder)
+    research.settle()
     assert research.kept() == [before]
     assert len(list((research.folder / "copies").iterdir())) == 1
     research.zones.vanish(FIRST)
-    settle_annotations(research.lake, research.folder)
+    assert research.settle() == Settled(destroyed=1, hidden=0)
     assert not research.kept()
     assert research.lake.rows("SELECT count(*) FROM gold.annotation") == [(0,)]
     assert not list((research.folder / "copies").iterdir())
+
+
+HOLDS = {
+    "a newer version whose pixels a person must review": (VersionPolicy.KEEP_LAST, {"BurnedInAnnotation": "YES"}),
+    "two contents of one UID": (VersionPolicy.KEEP_BOTH, {"ViewPosition": "AP"}),
+}
+
+
+@pytest.mark.parametrize(("policy", "other"), HOLDS.values(), ids=HOLDS)
+def test_an_annotation_is_out_of_sight_while_its_image_is_held_and_comes_back_with_it(
+    own: Research, policy: VersionPolicy, other: dict[str, object]
+) -> None:
+    own.service.post(body_of(encode(report_on(own.film()))))
+    told = "SELECT * EXCLUDE (_loaded_at, arrival_batch) FROM gold.annotation"
+    before, rows = own.kept(), own.lake.rows(told)
+    state = annotation_state(own.lake)
+    own.zones.take_in(SECOND, policy=policy, film=other)
+    assert own.settle(SECOND, FIRST) == Settled(destroyed=0, hidden=1)
+    assert not own.zones.files()
+    assert not own.kept()
+    assert not list((own.folder / "objects").rglob("*.dcm"))
+    assert own.lake.rows("SELECT count(*) FROM deid.dicom_sr_content_item") == [(0,)]
+    assert annotation_state(own.lake) != state
+    assert len(own.copies()) == 1
+    own.zones.vanish(SECOND, policy=policy)  # the image itself is there still, and is released in its place
+    assert own.settle(SECOND) == Settled(destroyed=0, hidden=0)
+    assert own.kept() == before
+    assert own.lake.rows(told) == rows
+    assert annotation_state(own.lake) == state
+    assert len(own.copies()) == 1
+
+
+def test_a_refused_run_hides_an_annotation_and_the_next_one_brings_it_back(
+    own: Research, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.service.post(body_of(encode(report_on(own.film()))))
+    words = own.kept()[0].ContentSequence
+    with monkeypatch.context() as patched:
+        patched.setattr(release, "count_leaks", lambda *_: {"dicom_study.study_description": 1})
+        with pytest.raises(ReleaseRefused):
+            own.zones.take_in(SECOND, film={"ViewPosition": "AP"})
+    assert own.settle(SECOND) == Settled(destroyed=0, hidden=1)
+    own.zones.release(SECOND)
+    assert own.settle(SECOND) == Settled(destroyed=0, hidden=0)
+    assert [kept.ContentSequence for kept in own.kept()] == [words]
+
+
+def test_an_annotation_whose_image_is_deleted_while_it_is_held_goes_for_good(own: Research) -> None:
+    own.service.post(body_of(encode(report_on(own.film()))))
+    own.zones.take_in(SECOND, film={"BurnedInAnnotation": "YES"})
+    assert own.settle(SECOND) == Settled(destroyed=0, hidden=1)
+    own.zones.vanish(FIRST)  # the version that is held is there still
+    assert own.settle(FIRST) == Settled(destroyed=0, hidden=1)
+    own.zones.vanish(SECOND)
+    assert own.settle(SECOND) == Settled(destroyed=1, hidden=0)
+    assert own.lake.rows("SELECT count(*) FROM gold.annotation") == [(0,)]
+    assert not own.copies()
+    own.zones.vanish(SECOND, back=True)
+    assert own.settle(SECOND) == Settled(destroyed=0, hidden=0)
+    assert not own.kept()
+
+
+def test_an_annotation_of_an_annotation_comes_and_goes_with_it(own: Research) -> None:
+    film = own.film()
+    first = report_on(film)
+    own.service.post(body_of(encode(first)))
+    for number in range(4):  # whichever of them is looked at first
+        other = report_on(film, SOPInstanceUID=f"2.25.200{number}", SeriesInstanceUID=f"2.25.300{number}")
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = SR, first.SOPInstanceUID
+        other.ContentSequence[1].ReferencedSOPSequence.append(reference)
+        assert own.service.post(body_of(encode(other)))[0] == 202
+    before = own.kept()
+    own.zones.take_in(SECOND, film={"BurnedInAnnotation": "YES"})
+    assert own.settle(SECOND) == Settled(destroyed=0, hidden=5)
+    own.zones.vanish(SECOND)
+    assert own.settle(SECOND) == Settled(destroyed=0, hidden=0)
+    assert own.kept() == before
+    own.zones.vanish(FIRST)
+    assert own.settle() == Settled(destroyed=5, hidden=0)
+    assert not own.copies()
