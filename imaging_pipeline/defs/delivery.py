@@ -86,7 +86,7 @@ def deliver(workspace: Workspace, delivery: Delivery, *, again: bool = False) ->
             progress=workspace.progress_of("send"),
             still=still,
         )
-        return passed, record(lake, zone, log.entries(peer.name))
+        return passed, record(lake, zone, log, peer.name)
 
 
 def _delivery_asset(zone: ZoneName) -> dg.AssetsDefinition:

@@ -105,19 +105,6 @@ class Entry:
     accepted_at: datetime | None
 
 
-class Lines(list[Entry]):
-    """Some lines, and the log they are of: what is found out about their objects later is noted there.
-
-    Args:
-        log: whose lines they are.
-        entries: the lines.
-    """
-
-    def __init__(self, log: DeliveryLog, entries: Iterable[Entry]) -> None:
-        super().__init__(entries)
-        self.log = log
-
-
 class DeliveryLog:
     """The log file; use as a context manager.
 
@@ -268,11 +255,11 @@ class DeliveryLog:
         rows = self._connection.execute(_KNOWN, {"peer": peer})
         return {str(key) for key, state, _ in rows if state == State.ACCEPTED}
 
-    def entries(self, peer: str | None = None) -> Lines:
+    def entries(self, peer: str | None = None) -> list[Entry]:
         """All lines, or those of one peer, by key."""
         where, values = ("WHERE peer = ?", (peer,)) if peer else ("", ())
         rows = self._connection.execute(f"SELECT * FROM delivery {where} ORDER BY delivery_key", values)
-        return Lines(self, (_entry(row) for row in rows))
+        return [_entry(row) for row in rows]
 
 
 def _is_due(known: tuple[str, str | None] | None, now: str) -> bool:

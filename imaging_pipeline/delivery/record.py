@@ -6,7 +6,7 @@ from typing import Final
 
 import pyarrow.compute as pc
 
-from imaging_pipeline.delivery.log import Entry, Lines, State
+from imaging_pipeline.delivery.log import DeliveryLog, Entry, State
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
 from imaging_pipeline.pacs.config import ZoneName
@@ -24,7 +24,7 @@ LEFT JOIN (SELECT DISTINCT instance_key, checksum_sha256 FROM {objects}.dicom_fi
 """A peer has accepted it, and what it was is not there any more: it was taken back, or has come with other bytes."""
 
 
-def record(lake: Lake, zone: ZoneName, entries: Lines) -> int:
+def record(lake: Lake, zone: ZoneName, log: DeliveryLog, peer: str | None = None) -> int:
     """Bring the rows of some lines of the log up to date, and what of it has been withdrawn since.
 
     What has been withdrawn is noted in the log, too, and before it is told to anybody: a peer that is told deletes it,
@@ -33,7 +33,8 @@ def record(lake: Lake, zone: ZoneName, entries: Lines) -> int:
     Args:
         lake: of the zone, to be written.
         zone: whose log it is.
-        entries: lines of its log.
+        log: of that zone.
+        peer: whose lines are meant; None: all.
 
     Returns:
         How many objects peers have accepted that have been withdrawn since: somebody must tell these peers.
@@ -41,7 +42,7 @@ def record(lake: Lake, zone: ZoneName, entries: Lines) -> int:
     schema, objects = RECORD_SCHEMAS[zone]
     table = registry.table(TABLE)
     columns = ", ".join(field.name for field in table.arrow_schema)
-    lake.connection.register("log_rows", table.rows([_row(entry) for entry in entries]))
+    lake.connection.register("log_rows", table.rows([_row(entry) for entry in log.entries(peer)]))
     try:
         now = lake.query(_WITHDRAWN.format(objects=objects))
         lake.connection.register("now_rows", now)
@@ -51,7 +52,7 @@ def record(lake: Lake, zone: ZoneName, entries: Lines) -> int:
         ).cast(table.arrow_schema)
     finally:
         lake.connection.unregister("log_rows")
-    entries.log.withdraw(now.filter(pc.field("is_withdrawn"))["delivery_key"].to_pylist())
+    log.withdraw(now.filter(pc.field("is_withdrawn"))["delivery_key"].to_pylist())
     if changed.num_rows:
         with lake.transaction():
             where = "delivery_key IN (SELECT delivery_key FROM staged_rows)"

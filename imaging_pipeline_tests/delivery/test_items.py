@@ -111,12 +111,12 @@ def test_the_table_says_what_the_log_says_and_what_was_taken_back_since(sent: Se
         log.begin("archive", "out", items, NOW)
         log.answer("archive", {item.key("archive"): Answer(State.ACCEPTED, "0000") for item in items}, NOW)
         times = "SELECT max(_loaded_at) FROM gold.delivery"
-        assert record(sent.lake, ZoneName.RESEARCH, log.entries()) == 0
+        assert record(sent.lake, ZoneName.RESEARCH, log) == 0
         written = sent.lake.rows(times)
-        assert record(sent.lake, ZoneName.RESEARCH, log.entries()) == 0
+        assert record(sent.lake, ZoneName.RESEARCH, log) == 0
         assert sent.lake.rows(times) == written, "nothing has changed, and something was written"
         add_objects(sent.lake, "deid", FIRST, "results", [])  # taken back
-        assert record(sent.lake, ZoneName.RESEARCH, log.entries()) == 1
+        assert record(sent.lake, ZoneName.RESEARCH, log) == 1
         rows = sent.lake.rows(
             "SELECT sop_instance_uid, state, is_withdrawn FROM gold.delivery ORDER BY is_withdrawn DESC"
         )
@@ -133,7 +133,7 @@ def test_what_was_taken_back_is_sent_once_more_when_it_is_released_again(sent: S
             log.answer("archive", {item.key("archive"): Answer(state, "") for item in items}, moment)
 
         def withdrawn() -> int:
-            return record(sent.lake, ZoneName.RESEARCH, log.entries())
+            return record(sent.lake, ZoneName.RESEARCH, log)
 
         send(State.ACCEPTED, moments[0])
         assert (withdrawn(), log.due("archive", items, NOW)) == (0, [])
