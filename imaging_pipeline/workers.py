@@ -84,4 +84,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     # loads the modules once, and each worker is a cheap fork of it.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
-    return ProcessPoolExecutor(workers, mp_context=context)
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    # All workers are started before the first job. Python 3.11 would start them one by one with the jobs, and one that
+    # is just being started when another dies would never be told to end, and be waited for without end.
+    pool._safe_to_dynamically_spawn_children = False  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+    return pool
