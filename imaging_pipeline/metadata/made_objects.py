@@ -43,6 +43,10 @@ _WORTH: Final = "1"
 """How a ``row_version`` of such an object begins: less than that of any whole object of a source."""
 
 
+IS_SHOWN = "annotation_key IN (SELECT instance_key FROM deid.made_object)"
+"""A condition on ``gold.annotation``: it is released. The others wait until all that they refer to is."""
+
+
 def source_batch(column: str) -> str:
     """SQL of the batch of an object, or of what it was made from: made ones have ``B+KIND``; empty where it is NULL."""
     return f"split_part(coalesce({column}, ''), '+', 1)"

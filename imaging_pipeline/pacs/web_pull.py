@@ -88,11 +88,11 @@ class WebStudies:
                 found = _results(response, self._peer)
                 is_cut = len(found) == PAGE or "additional results" in response.headers.get("Warning", "")
             fresh = {_first(result, key): result for result in found if _first(result, key) not in seen}
-            if found and not fresh and is_cut:
-                raise TransientError(
-                    f"peer {self._peer.name!r} cuts its answers after {len(seen)} and knows no offset: ask for less"
-                )
             if not fresh:
+                if found and is_cut:
+                    raise TransientError(
+                        f"peer {self._peer.name!r} cuts its answers after {len(seen)} and knows no offset: ask for less"
+                    )
                 return
             seen.update(fresh)
             yield from fresh.values()

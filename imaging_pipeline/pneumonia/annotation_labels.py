@@ -13,6 +13,7 @@ from datetime import datetime
 
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.made_objects import IS_SHOWN
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.pneumonia.label_import import INSTANCE, REGION
 from imaging_pipeline.pneumonia.labels.model import TASK, Label, Method
@@ -61,7 +62,7 @@ class _Annotation:
 
 def annotation_state(research: Lake) -> str:
     """Stands for the annotations as they are now: another one when any came or went."""
-    rows = research.rows(f"SELECT annotation_key FROM {_SHOWN} ORDER BY 1")
+    rows = research.rows(f"SELECT annotation_key FROM gold.annotation WHERE {IS_SHOWN} ORDER BY 1")
     return key_of(CODE_VERSION, *(str(key) for (key,) in rows))
 
 
@@ -111,7 +112,8 @@ _Said = Mapping[tuple[str, str], Sequence[Label]]
 def _annotations(research: Lake) -> dict[str, _Annotation]:
     """All that are shown by key, older ones first."""
     rows = research.rows(
-        f"SELECT annotation_key, kind, user_name, received_at FROM {_SHOWN} ORDER BY received_at, annotation_key"
+        f"""SELECT annotation_key, kind, user_name, received_at FROM gold.annotation WHERE {IS_SHOWN}
+        ORDER BY received_at, annotation_key"""
     )
     return {str(key): _Annotation(str(key), *told) for key, *told in rows}  # type: ignore[arg-type]
 
@@ -163,6 +165,3 @@ _IMAGES = """
 SELECT sop_instance_uid, instance_key FROM deid.dicom_instance
 WHERE version_state = 'CURRENT' AND instance_key NOT IN (SELECT instance_key FROM deid.made_object)
 """
-
-_SHOWN = "gold.annotation WHERE annotation_key IN (SELECT instance_key FROM deid.made_object)"
-"""Annotations that are released; the others wait until the images they refer to are."""

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from imaging_pipeline.lake.store import Lake
+from imaging_pipeline.metadata.made_objects import IS_SHOWN
 from imaging_pipeline.web.index import Instance
 from imaging_pipeline.web.zone import Zone, ZoneName
 
@@ -87,9 +88,8 @@ _OF_RESEARCH: Final = {
         "instance_key, task, source, annotator, label_value",
     ),
     "annotations": Question(
-        """SELECT annotation_key AS instance_key, sop_instance_uid, kind, user_name, received_at, source_instance_keys
-        FROM gold.annotation WHERE study_instance_uid IN ({studies})
-            AND annotation_key IN (SELECT instance_key FROM deid.made_object)""",
+        "SELECT annotation_key AS instance_key, sop_instance_uid, kind, user_name, received_at, source_instance_keys "
+        f"FROM gold.annotation WHERE study_instance_uid IN ({{studies}}) AND {IS_SHOWN}",
         "received_at, sop_instance_uid",
     ),
     "tensors": Question(

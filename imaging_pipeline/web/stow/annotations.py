@@ -22,7 +22,7 @@ from imaging_pipeline.dicom.pixels import guarded
 from imaging_pipeline.errors import PoisonInput
 from imaging_pipeline.lake import registry
 from imaging_pipeline.lake.store import Lake
-from imaging_pipeline.metadata.made_objects import MadeObject, add_objects, write_object
+from imaging_pipeline.metadata.made_objects import IS_SHOWN, MadeObject, add_objects, write_object
 from imaging_pipeline.objects.folder import uri_to_path
 from imaging_pipeline.objects.model import key_of
 from imaging_pipeline.pacs.landing import Landing
@@ -199,7 +199,7 @@ def settle_annotations(lake: Lake, folder: Path, deleted: Collection[str]) -> Se
             copy = folder / COPIES / row["file_name"]
             if copy.is_file():
                 _put_again(lake, folder, copy, row)
-    ((hidden,),) = lake.rows(f"SELECT count(*) FROM gold.{TABLE} WHERE {_IS_HIDDEN}")
+    ((hidden,),) = lake.rows(f"SELECT count(*) FROM gold.{TABLE} WHERE NOT {IS_SHOWN}")
     return Settled(len(lost), int(str(hidden)))
 
 
@@ -225,8 +225,6 @@ def _put_again(lake: Lake, folder: Path, copy: Path, row: Mapping[str, Any]) -> 
 
 _CURRENT: Final = "SELECT instance_key FROM deid.dicom_instance WHERE version_state = 'CURRENT'"
 
-_IS_HIDDEN: Final = "annotation_key NOT IN (SELECT instance_key FROM deid.made_object)"
-
 _LOST: Final = f"""
 WITH RECURSIVE gone AS (
     SELECT unnest(?::VARCHAR[]) AS instance_key EXCEPT {_CURRENT}
@@ -242,7 +240,7 @@ FROM lost ORDER BY annotation_key
 _WHOLE_AGAIN: Final = f"""
 SELECT annotation_key, file_name, source_instance_keys, user_name, received_sha256, received_at, kind
 FROM gold.{TABLE} AS annotation
-WHERE {_IS_HIDDEN} AND annotation_key NOT IN (SELECT unnest(?::VARCHAR[])) AND len(source_instance_keys) = (
+WHERE NOT {IS_SHOWN} AND annotation_key NOT IN (SELECT unnest(?::VARCHAR[])) AND len(source_instance_keys) = (
     SELECT count(*) FROM ({_CURRENT}) WHERE list_contains(source_instance_keys, instance_key))
 ORDER BY annotation_key
 """
